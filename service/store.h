@@ -7,7 +7,9 @@
 //
 // Threads: all calls from the step thread, which never waits for them; a call
 // may answer before it returns or later, on a thread of the store. Each
-// callback is called exactly once.
+// callback is called exactly once, at the latest when the store is destroyed.
+// Calls take effect in the order in which they are made: a Read sees every
+// Commit before it.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +26,8 @@ namespace weir::service {
 // How far a token is safe.
 enum class Durability { kApplied, kLocal, kShared };
 
-// Tokens to log, in the order in which they were accepted.
+// Tokens to log, in the order in which they were accepted. A record without
+// tokens asks that all before its position reach the commit's level.
 struct LogRecord {
   std::string session_id;
   uint64_t position = 0;  // of the first token: the log's end
@@ -68,7 +71,8 @@ class Store {
   virtual void Commit(std::vector<LogRecord> records,
                       Durability durability,
                       Done done) = 0;
-  // Puts scores beside tokens that are logged.
+  // Puts scores beside logged tokens. Those beyond the log's end are dropped:
+  // the commit of their tokens has failed.
   virtual void PutScores(ScoreRecord record) = 0;
   // Reads up to `count` tokens from `position` on.
   virtual void Read(const std::string& session_id,

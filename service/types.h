@@ -34,7 +34,7 @@ struct CallState {
 struct CallContext {
   // By Clock::Now(); a request that is not accepted by then is dropped.
   absl::Duration deadline = absl::InfiniteDuration();
-  std::shared_ptr<CallState> call;  // may be null: cannot be cancelled
+  std::shared_ptr<CallState> call = {};  // may be null: cannot be cancelled
 };
 
 // Called exactly once, on the step thread (or on the caller's, for a refusal
@@ -58,8 +58,8 @@ struct SessionInfo {
 
 struct OpenRequest {
   std::string session_id;  // empty: issued
-  std::optional<uint64_t> seed;
-  std::optional<absl::Duration> idle_timeout;
+  std::optional<uint64_t> seed = {};
+  std::optional<absl::Duration> idle_timeout = {};
 };
 struct OpenResult {
   SessionInfo session;
@@ -114,7 +114,7 @@ struct SamplingRequest {
   float top_p = 1;
   float min_p = 0;
   float repetition_penalty = 1;
-  std::optional<uint64_t> seed;
+  std::optional<uint64_t> seed = {};
 };
 
 enum class FinishReason { kNone, kLength, kStop, kInterrupted };
@@ -148,7 +148,7 @@ class TextSink {
 
 struct GenerateRequest {
   std::string session_id;
-  std::optional<uint64_t> expected_position;
+  std::optional<uint64_t> expected_position = {};
   std::string request_id;
   uint32_t max_tokens = 0;
   SamplingRequest sampling;
@@ -168,8 +168,8 @@ struct ForkRequest {
   std::string session_id;
   std::string new_session_id;  // empty: issued
   std::string request_id;
-  std::optional<uint64_t> position;
-  std::optional<uint64_t> seed;
+  std::optional<uint64_t> position = {};
+  std::optional<uint64_t> seed = {};
 };
 struct ForkResult {
   std::string session_id;

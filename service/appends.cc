@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "service/appends.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/request_check.h"
+
+namespace weir::service {
+namespace {
+
+absl::Status BusyError() {
+  return Error(Reason::kSessionBusy,
+               "a generation of this session runs; try again after it");
+}
+
+}  // namespace
+
+absl::Status Appends::Check(const AppendCall& call) const {
+  WEIR_RETURN_IF_ERROR(CheckSessionId(call.request.session_id));
+  WEIR_RETURN_IF_ERROR(CheckTokens(call.request.tokens,
+                                   seams_.limits.append_tokens_max,
+                                   seams_.engine->model().vocabulary));
+  return CheckDurability(*seams_.store, call.request.durability);
+}
+
+absl::StatusOr<Judgement> Appends::Judge(const Session& session,
+                                         const AppendCall& call) const {
+  if (session.quarantined) return QuarantinedError(session);
+  const AppendRequest& request = call.request;
+  const Judgement judgement = JudgeAppend(request.expected_position,
+                                          request.tokens.size(),
+                                          session.accepted,
+                                          seams_.limits.session_tokens_max);
+  if (judgement.verdict == Verdict::kLength) {
+    return PositionError(
+        Reason::kSessionLength, session, request.expected_position);
+  }
+  // While a generation runs the end belongs to it. What lies behind its start
+  // does not, and may be sent again.
+  if (session.generation != nullptr && !request.tokens.empty() &&
+      (judgement.verdict != Verdict::kBehind ||
+       request.expected_position + request.tokens.size() >
+           session.generation->record->start)) {
+    return BusyError();
+  }
+  if (judgement.verdict == Verdict::kAhead) {
+    return PositionError(
+        Reason::kPositionGap, session, request.expected_position);
+  }
+  return judgement;
+}
+
+void Appends::Handle(AppendCall call) {
+  if (const absl::Status wrong = Check(call); !wrong.ok()) {
+    call.Answer(wrong);
+    return;
+  }
+  const SessionPtr session = seams_.table.Find(call.request.session_id);
+  if (session == nullptr) {
+    call.Answer(NotFoundError());
+    return;
+  }
+  session->last_request = seams_.clock->Now();
+  session->arriving.push_back(std::make_unique<PendingAppend>(std::move(call)));
+  DecideArrived(session);
+  seams_.table.MarkDirty(session);
+}
+
+void Appends::DecideArrived(const SessionPtr& session) {
+  while (session->comparing == nullptr && !session->arriving.empty()) {
+    AppendPtr append = std::move(session->arriving.front());
+    session->arriving.pop_front();
+    Decide(session, std::move(append));
+  }
+}
+
+void Appends::Decide(const SessionPtr& session, AppendPtr append) {
+  const absl::StatusOr<Judgement> judgement = Judge(*session, append->call);
+  if (!judgement.ok()) {
+    append->call.Answer(judgement.status());
+    return;
+  }
+  if (judgement->verdict == Verdict::kEmpty) {
+    Reply(*session, std::move(append), {});
+    return;
+  }
+  // A commit that failed meanwhile may have taken compared tokens away again.
+  append->duplicates = std::min(append->duplicates, judgement->overlap);
+  if (judgement->overlap > append->duplicates) {
+    Compare(session, std::move(append), judgement->overlap);
+    return;
+  }
+  if (append->duplicates == append->call.request.tokens.size()) {
+    seams_.observer->OnDuplicate(append->duplicates);
+    commits_.Raise(session, append->end(), append->call.request.durability);
+    session->settling.push_back(std::move(append));
+    return;
+  }
+  Accept(session, std::move(append));
+}
+
+void Appends::Accept(const SessionPtr& session, AppendPtr append) {
+  // The last moment at which the client may take it back.
+  if (append->call.cancelled()) {
+    append->call.Answer(
+        Error(Reason::kCancelled, "cancelled before it was accepted"));
+    return;
+  }
+  if (append->call.late(seams_.clock->Now())) {
+    append->call.Answer(
+        Error(Reason::kDeadlineInQueue, "too late before it was accepted"));
+    return;
+  }
+  if (append->duplicates > 0) {
+    seams_.observer->OnDuplicate(append->duplicates);
+  }
+  const std::vector<uint32_t>& tokens = append->call.request.tokens;
+  commits_.Accept(session,
+                  {tokens.begin() + append->duplicates, tokens.end()},
+                  append->call.request.durability);
+  session->to_apply.push_back(std::move(append));
+}
+
+void Appends::Compare(const SessionPtr& session,
+                      AppendPtr append,
+                      uint64_t overlap) {
+  const uint64_t position = append->begin();
+  const uint64_t count = overlap - append->duplicates;
+  session->comparing = std::move(append);
+  // Records that wait for their commit must reach the store before the read.
+  commits_.Flush();
+  ReadLog(seams_,
+          session,
+          position,
+          count,
+          [this, session](absl::StatusOr<LogSlice> slice) {
+            OnCompared(session, std::move(slice));
+          });
+}
+
+void Appends::OnCompared(const SessionPtr& session,
+                         absl::StatusOr<LogSlice> slice) {
+  // Unless a fault has answered it: only one at a time is compared.
+  if (session->comparing == nullptr) return;
+  AppendPtr append = std::move(session->comparing);
+  const std::span<const uint32_t> sent =
+      std::span(append->call.request.tokens).subspan(append->duplicates);
+  if (!slice.ok() || slice->tokens.empty()) {
+    append->call.Answer(StoreError(slice.status()));
+  } else if (const uint64_t equal = EqualTokens(sent, slice->tokens);
+             equal < std::min(sent.size(), slice->tokens.size())) {
+    append->call.Answer(PositionError(Reason::kPositionConflict,
+                                      *session,
+                                      append->call.request.expected_position));
+  } else {
+    append->duplicates += equal;
+    // The end may have moved while the log was read.
+    Decide(session, std::move(append));
+  }
+  DecideArrived(session);
+}
+
+std::span<const uint32_t> Appends::Waiting(const Session& session) const {
+  const PendingAppend& append = *session.to_apply.front();
+  return std::span(append.call.request.tokens)
+      .subspan(session.applied - append.call.request.expected_position);
+}
+
+bool Appends::WantsScores(const Session& session) const {
+  return session.to_apply.front()->call.request.want_scores;
+}
+
+void Appends::OnStart(Session& session) {
+  PendingAppend& append = *session.to_apply.front();
+  if (std::exchange(append.started, true)) return;
+  seams_.observer->OnQueueTime(seams_.clock->Now() - append.call.pushed);
+}
+
+void Appends::OnRow(const SessionPtr& session,
+                    uint64_t tokens,
+                    std::vector<float> scores) {
+  PendingAppend& append = *session->to_apply.front();
+  if (append.call.request.want_scores) {
+    for (const float score : scores) {
+      if (!std::isfinite(score)) continue;
+      ++session->scored_tokens;
+      session->sum_log_prob += score;
+    }
+    append.scores.insert(append.scores.end(), scores.begin(), scores.end());
+    seams_.store->PutScores(
+        {session->id, session->applied - tokens, std::move(scores)});
+  }
+  if (session->applied == append.end()) {
+    seams_.observer->OnAppended(append.end() - append.begin(), append.begin());
+    session->settling.push_back(std::move(session->to_apply.front()));
+    session->to_apply.pop_front();
+  } else if (append.call.request.on_progress) {
+    append.call.request.on_progress(session->applied, append.end());
+  }
+}
+
+bool Appends::Settled(const Session& session,
+                      const PendingAppend& append) const {
+  const size_t level = LevelIndex(append.call.request.durability);
+  return session.applied >= append.end() && session.done[level] >= append.end();
+}
+
+void Appends::Advance(const SessionPtr& session) {
+  std::vector<AppendPtr> settled;
+  for (auto at = session->settling.begin(); at != session->settling.end();) {
+    if (!Settled(*session, **at)) {
+      ++at;
+      continue;
+    }
+    settled.push_back(std::move(*at));
+    at = session->settling.erase(at);
+  }
+  for (AppendPtr& append : settled) {
+    const AppendRequest& request = append->call.request;
+    if (request.want_scores && append->duplicates > 0) {
+      ReadScores(session, std::move(append));
+    } else {
+      std::vector<float> scores = std::move(append->scores);
+      Reply(*session, std::move(append), std::move(scores));
+    }
+  }
+}
+
+void Appends::ReadScores(const SessionPtr& session, AppendPtr append) {
+  const uint64_t ticket = session->next_ticket++;
+  const uint64_t position = append->call.request.expected_position;
+  const uint64_t count = append->duplicates;
+  session->reading.emplace(ticket, std::move(append));
+  ReadLog(seams_,
+          session,
+          position,
+          count,
+          [this, session, ticket, count](absl::StatusOr<LogSlice> slice) {
+            const auto found = session->reading.find(ticket);
+            if (found == session->reading.end()) return;
+            AppendPtr read = std::move(found->second);
+            session->reading.erase(found);
+            if (!slice.ok() || slice->scores.size() != count) {
+              read->call.Answer(StoreError(slice.status()));
+              return;
+            }
+            std::vector<float> scores = std::move(slice->scores);
+            scores.insert(
+                scores.end(), read->scores.begin(), read->scores.end());
+            Reply(*session, std::move(read), std::move(scores));
+          });
+}
+
+void Appends::Reply(Session& session,
+                    AppendPtr append,
+                    std::vector<float> scores) {
+  const absl::Duration now = seams_.clock->Now();
+  const bool empty = append->call.request.tokens.empty();
+  AppendResult result;
+  result.duplicate =
+      !empty && append->duplicates == append->call.request.tokens.size();
+  result.duplicate_tokens = append->duplicates;
+  result.position =
+      result.duplicate || empty ? session.accepted : append->end();
+  result.scores = std::move(scores);
+  result.local_position = session.done[LevelIndex(Durability::kLocal)];
+  result.shared_position = session.done[LevelIndex(Durability::kShared)];
+  session.last_request = now;
+  seams_.observer->OnAppendAck(now - append->call.pushed);
+  append->call.Answer(std::move(result));
+}
+
+}  // namespace weir::service
