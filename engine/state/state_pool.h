@@ -26,6 +26,10 @@ namespace weir::engine {
 // arithmetic makes.
 inline constexpr uint32_t kFreedSlotBits = 0x7fedfeedu;
 
+// Bytes that one slot takes in a pool: those of the state, and the padding that
+// begins each tensor at a cache line.
+int64_t SlotBytes(const StateSpec& spec);
+
 class StatePool {
  public:
   struct Options {

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kernels of one set of vector instructions, a target. Each target is one
+// object file, compiled with its own flags from the same headers (vector.h,
+// *_kernel.h). Those keep everything in unnamed namespaces, and neither they
+// nor this header use the standard library's inline functions: what one target
+// emits, the linker must never give to another.
+//
+// Threads: the tables are constant.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/kernels/pointwise.h"
+#include "engine/kernels/recurrence.h"
+#include "engine/kernels/short_conv.h"
+
+namespace weir::engine {
+
+// The functions mean what the headers above say of those with their names.
+struct KernelTable {
+  const char* name;
+
+  void (*recurrent)(const RecurrenceArgs& args, int64_t begin, int64_t end);
+  // The chunk form works in `scratch`, 64-byte aligned, of that many floats.
+  int64_t (*chunk_scratch_floats)(const RecurrenceArgs& args);
+  void (*chunk)(const RecurrenceArgs& args,
+                int64_t begin,
+                int64_t end,
+                float* scratch);
+  void (*short_conv)(const ShortConvArgs& args, int64_t begin, int64_t end);
+
+  void (*rms_norm)(TokenRows x,
+                   const float* weight,
+                   float eps,
+                   int32_t width,
+                   float* out,
+                   int64_t begin,
+                   int64_t end);
+  void (*add_rms_norm)(float* residual,
+                       const float* x,
+                       const float* weight,
+                       float eps,
+                       int32_t width,
+                       float* out,
+                       int64_t begin,
+                       int64_t end);
+  void (*gated_norm)(const GatedNormArgs& args, int64_t begin, int64_t end);
+  void (*l2_normalize_heads)(float* x,
+                             int64_t stride,
+                             int32_t heads,
+                             int32_t dim,
+                             float eps,
+                             float scale,
+                             int64_t begin,
+                             int64_t end);
+  void (*silu_multiply)(TokenRows gate,
+                        TokenRows up,
+                        int32_t width,
+                        float* out,
+                        int64_t begin,
+                        int64_t end);
+  void (*delta_gates)(const DeltaGateArgs& args, int64_t begin, int64_t end);
+  void (*time_step)(const TimeStepArgs& args, int64_t begin, int64_t end);
+  void (*add_skip)(TokenRows x,
+                   const float* d,
+                   int32_t heads,
+                   int32_t head_dim,
+                   float* out,
+                   int64_t begin,
+                   int64_t end);
+  void (*log_probabilities)(const float* logits,
+                            const uint32_t* targets,
+                            int32_t vocabulary,
+                            float* scores,
+                            int64_t begin,
+                            int64_t end);
+  bool (*all_finite)(const float* x, int64_t count);
+};
+
+// One a target file. Only the machine's own may be called through.
+extern const KernelTable kBaselineKernels;
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+
+}  // namespace weir::engine

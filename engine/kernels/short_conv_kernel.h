@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The short convolution, vectorised over channels: for each token the W input
+// rows that it meets, from the state or from x, then one pass over them.
+//
+// Bound: bytes; W reads of rows that lie in the first-level cache, one write.
+// Threads: plain functions. Included by the target files only.
+#pragma once
+
+#include "engine/kernels/short_conv.h"
+#include "engine/kernels/vector.h"
+
+namespace weir::engine {
+namespace {
+
+constexpr int kWidthMax = 8;
+
+// inputs[i] meets weight[i]. kWidth 0: any width.
+template <int kWidth>
+WEIR_INLINE void ConvolveToken(const ShortConvArgs& args,
+                               const float* const* inputs,
+                               float* out) {
+  const int width = kWidth > 0 ? kWidth : args.width;
+  ForVectors(
+      args.channels, [&](int c, int n) __attribute__((always_inline)) {
+        Vec sum = {};
+        if (args.bias != nullptr) sum = LoadN(args.bias + c, n);
+        for (int i = 0; i < width; ++i) {
+          const float* weight = args.weight + int64_t{i} * args.channels + c;
+          sum = Fma(LoadN(weight, n), LoadN(inputs[i] + c, n), sum);
+        }
+        StoreN(out + c, Silu(sum), n);
+      });
+}
+
+template <int kWidth>
+void ConvolveRow(const ShortConvArgs& args, int32_t row) {
+  const int64_t first = args.row_starts[row];
+  const int64_t tokens = args.row_starts[row + 1] - first;
+  const int64_t history = args.width - 1;
+  const int64_t channels = args.channels;
+  float* state = args.state + args.slots[row] * args.state_stride;
+  const float* x = args.x.data + first * args.x.stride;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float* inputs[kWidthMax];
+    for (int64_t i = 0; i <= history; ++i) {
+      const int64_t token = t - history + i;
+      inputs[i] = token < 0 ? state + (history + token) * channels
+                            : x + token * args.x.stride;
+    }
+    ConvolveToken<kWidth>(
+        args, inputs, args.out + (first + t) * args.out_stride);
+  }
+  // Upwards, so that a row of the state is read before it is written over.
+  for (int64_t i = 0; i < history; ++i) {
+    const int64_t token = tokens - history + i;
+    const float* from = token < 0 ? state + (history + token) * channels
+                                  : x + token * args.x.stride;
+    if (from == state + i * channels) continue;
+    ForVectors(args.channels, [&](int c, int n) {
+      StoreN(state + i * channels + c, LoadN(from + c, n), n);
+    });
+  }
+}
+
+void Convolve(const ShortConvArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    if (args.slots[row] < 0) continue;
+    if (args.width == 4) {
+      ConvolveRow<4>(args, static_cast<int32_t>(row));
+    } else {
+      ConvolveRow<0>(args, static_cast<int32_t>(row));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weir::engine

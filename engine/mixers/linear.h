@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// y = x W^T + bias in fp32, through the library's matrix products. Several
+// projections of one input are one Linear: their rows of W lie end to end.
+//
+// Threads: a const Linear from one thread at a time; the products use the
+// library's threads.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/mixers/buffer.h"
+
+namespace weir::engine {
+
+// A tensor of a checkpoint and where its values go.
+struct WeightSlot {
+  std::string name;            // without the prefix of the layer
+  std::vector<int64_t> shape;  // as stored
+  Buffer* buffer = nullptr;
+  int64_t offset = 0;  // floats
+  // 0: the values are laid out as they are stored. Else they are the taps
+  // [C, 1, W] of a convolution, and tap w of channel c goes to
+  // offset + w * taps_pitch + c.
+  int64_t taps_pitch = 0;
+};
+
+// y [tokens, outputs] = x [tokens, inputs] weight^T + bias; weight
+// [outputs, inputs], bias [outputs] or nullptr. All contiguous.
+void MatMul(const float* x,
+            int64_t tokens,
+            int64_t inputs,
+            const float* weight,
+            int64_t outputs,
+            const float* bias,
+            float* y);
+
+class Linear {
+ public:
+  Linear() = default;
+  Linear(int64_t inputs, int64_t outputs, bool has_bias);
+
+  // The part of W, or of the bias, that begins at row `first`.
+  WeightSlot Rows(std::string name, int64_t first, int64_t rows);
+  WeightSlot Bias(std::string name, int64_t first, int64_t rows);
+
+  // y [tokens, outputs], contiguous. REQUIRES: the weights are loaded.
+  void Forward(const float* x, int64_t tokens, float* y) const;
+
+  int64_t outputs() const { return outputs_; }
+
+ private:
+  int64_t inputs_ = 0;
+  int64_t outputs_ = 0;
+  Buffer weight_;
+  Buffer bias_;
+};
+
+}  // namespace weir::engine

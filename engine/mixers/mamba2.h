@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mamba-2 (arXiv 2405.21060) as transformers' checkpoints have it:
+//
+//   z, xBC, dt = W_in u             x, B, C = silu(conv(xBC))
+//   dt = clamp(softplus(dt + dt_bias), dt_min, dt_max), per head
+//   S <- exp(-exp(A_log) dt) S + B (dt x)^T;  y = S^T C + D x
+//   out = W_out (rmsnorm(y silu(z)) w)
+//
+// The clamp holds in prefill and decode alike, and the norm spans the whole
+// inner width whatever the number of groups of B and C.
+//
+// Threads: as mixer.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/mixers/mixer.h"
+
+namespace weir::engine {
+
+struct Mamba2Shape {
+  int32_t hidden = 0;
+  int32_t heads = 0;
+  int32_t head_dim = 0;   // P
+  int32_t groups = 0;     // of B and C; divides heads
+  int32_t state_dim = 0;  // N
+  int32_t conv_width = 0;
+  bool conv_bias = false;
+  bool bias = false;  // of W_in and W_out
+  float dt_min = 0;
+  float dt_max = 0;  // may be infinite
+  float eps = 0;
+};
+
+class Mamba2 final : public Mixer {
+ public:
+  explicit Mamba2(const Mamba2Shape& shape);
+
+  std::vector<WeightSlot> Weights() override;
+  std::vector<StateTensor> State() const override;
+  int64_t workspace_floats() const override;
+  void Forward(const Batch& batch,
+               const float* x,
+               LayerState state,
+               float* workspace,
+               float* out) const override;
+
+ private:
+  // Floats of one token in the workspace, by part.
+  int64_t inner() const { return int64_t{shape_.heads} * shape_.head_dim; }
+  int64_t group_floats() const {
+    return int64_t{shape_.groups} * shape_.state_dim;
+  }
+  int64_t mixed() const { return inner() + 2 * group_floats(); }  // x, B, C
+
+  const Mamba2Shape shape_;
+  Linear in_projection_;  // z, then x, B, C, then dt
+  Linear out_projection_;
+  Buffer conv_;       // [W, mixed]
+  Buffer conv_bias_;  // [mixed]
+  Buffer a_log_;      // [heads]
+  Buffer d_;          // [heads]
+  Buffer dt_bias_;    // [heads]
+  Buffer norm_;       // [inner]
+};
+
+}  // namespace weir::engine

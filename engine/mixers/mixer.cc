@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/mixers/mixer.h"
+
+#include "engine/mixers/parallel.h"
+
+namespace weir::engine {
+namespace {
+
+// Where a chunk's matrix products overtake the recurrence token by token.
+constexpr int64_t kChunkRowTokensMin = 16;
+
+}  // namespace
+
+bool IsShortRow(int64_t tokens) { return tokens < kChunkRowTokensMin; }
+
+void RunRecurrence(const Batch& batch, RecurrenceArgs args) {
+  const int32_t short_rows = batch.short_rows;
+  const int32_t long_rows = batch.rows - short_rows;
+  const int64_t state = int64_t{args.key_dim} * args.value_dim;
+  args.rows = short_rows;
+  args.row_starts = batch.row_starts;
+  args.slots = batch.slots;
+  if (short_rows > 0) {
+    const int64_t tokens = batch.row_starts[short_rows];
+    ParallelFor(int64_t{short_rows} * args.heads,
+                state * (tokens / short_rows),
+                [&](int64_t begin, int64_t end) {
+                  RecurrenceRecurrent(args, begin, end);
+                });
+  }
+  args.rows = long_rows;
+  args.row_starts = batch.row_starts + short_rows;
+  args.slots = batch.slots + short_rows;
+  if (long_rows > 0) {
+    ParallelFor(
+        int64_t{long_rows} * args.heads,
+        state * kChunkRowTokensMin,
+        [&](int64_t begin, int64_t end) { RecurrenceChunk(args, begin, end); });
+  }
+}
+
+void RunShortConv(const Batch& batch, ShortConvArgs args) {
+  args.rows = batch.rows;
+  args.row_starts = batch.row_starts;
+  args.slots = batch.slots;
+  ParallelFor(batch.rows,
+              int64_t{args.channels} * args.width * (batch.tokens / batch.rows),
+              [&](int64_t begin, int64_t end) { ShortConv(args, begin, end); });
+}
+
+}  // namespace weir::engine

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A language model of recurrent layers: embedding, layers around an fp32
+// residual stream, final norm, head. Weights are held as fp32.
+//
+// Threads: not thread-safe, its workspace is reused; the step thread owns it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/model/blocks.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/config.h"
+#include "engine/state/state_pool.h"
+
+namespace weir::engine {
+
+class Model {
+ public:
+  struct Options {
+    int64_t pass_tokens_max = 0;  // the workspace is sized for these
+    bool allow_nonfinite = false;
+  };
+
+  // INVALID_ARGUMENT, NOT_FOUND or DATA_LOSS for a folder that is refused,
+  // RESOURCE_EXHAUSTED for one that does not fit.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& folder,
+                                                     const Options& options);
+
+  const ModelInfo& info() const { return info_; }
+  // What a session holds. The last tensor, "output" [hidden], is the final
+  // norm of its last token.
+  const StateSpec& state_spec() const { return state_spec_; }
+  int64_t hidden() const { return config_.hidden; }
+
+  // Feeds the batch's tokens to the states of its rows, but for "output".
+  // Returns the final norm's rows [batch.tokens, hidden], good until the next
+  // call. REQUIRES: batch.tokens <= pass_tokens_max, tokens in the vocabulary.
+  const float* Forward(const Batch& batch,
+                       const uint32_t* tokens,
+                       StatePool& pool);
+
+  // logits [rows, vocabulary] of rows of Forward's result.
+  void Logits(const float* outputs, int64_t rows, float* logits) const;
+
+ private:
+  Model(ModelConfig config, const Options& options);
+
+  absl::Status LoadFrom(const Checkpoint& checkpoint);
+  void Embed(const uint32_t* tokens, int64_t count);
+
+  const ModelConfig config_;
+  const Options options_;
+  ModelInfo info_;
+  StateSpec state_spec_;
+  Buffer embedding_;  // [vocabulary, hidden]
+  std::vector<Layer> layers_;
+  Buffer final_norm_;
+  Buffer head_;  // [vocabulary, hidden]; empty if tied
+  // The workspace, [pass_tokens_max, ...] each.
+  Buffer residual_;
+  Buffer normed_;
+  Buffer part_;  // what a layer's part adds to the residual stream
+  Buffer workspace_;
+};
+
+}  // namespace weir::engine

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/model/config.h"
+
+#include <cmath>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/engine/engine_driver.h"
+#include "tests/engine/model_files.h"
+
+namespace weir::engine {
+namespace {
+
+using nlohmann::json;
+
+json ConfigOf(const std::string& relative) {
+  return json::parse(ReadFileBytes(SourcePath(relative + "/config.json")));
+}
+
+json GatedDeltaNetConfig() {
+  return ConfigOf("tests/golden/fla_gated_deltanet");
+}
+
+json Mamba2Config() { return ConfigOf("tests/golden/mamba2"); }
+
+absl::StatusOr<ModelConfig> Parse(const json& config) {
+  return ParseConfig(config.dump(), "config.json");
+}
+
+struct BadValue {
+  const char* key;
+  const char* value;
+};
+
+void ExpectRefused(const json& good, const std::vector<BadValue>& cases) {
+  ASSERT_TRUE(Parse(good).ok()) << Parse(good).status();
+  for (const BadValue& bad : cases) {
+    // Spliced in as text: not every value here is JSON that a tree can hold.
+    json config = good;
+    config[bad.key] = "@VALUE@";
+    std::string text = config.dump();
+    const std::string mark = "\"@VALUE@\"";
+    text.replace(text.find(mark), mark.size(), bad.value);
+
+    const auto parsed = ParseConfig(text, "config.json");
+
+    ASSERT_FALSE(parsed.ok()) << bad.key << " " << bad.value;
+    const std::string message(parsed.status().message());
+    EXPECT_EQ(
+        message.rfind(
+            "CONFIG: config.json: key \"" + std::string(bad.key) + "\"", 0),
+        0u)
+        << message;
+  }
+}
+
+TEST(ParseConfigTest, RefusesValuesOutOfRangeByTheirKey) {
+  ExpectRefused(GatedDeltaNetConfig(),
+                {
+                    {"num_hidden_layers", "0"},
+                    {"num_hidden_layers", "-1"},
+                    {"num_hidden_layers", "1000000000"},
+                    {"num_hidden_layers", "18446744073709551615"},
+                    {"num_hidden_layers", "2.5"},
+                    {"num_hidden_layers", "\"2\""},
+                    {"num_hidden_layers", "true"},
+                    {"num_hidden_layers", "null"},
+                    {"hidden_size", "0"},
+                    {"hidden_size", "-64"},
+                    {"hidden_size", "[64]"},
+                    {"vocab_size", "0"},
+                    {"vocab_size", "1000000000000"},
+                    {"num_heads", "0"},
+                    {"num_v_heads", "3"},
+                    {"num_v_heads", "1"},
+                    {"num_v_heads", "0"},
+                    {"head_dim", "0"},
+                    {"head_dim", "1000000"},
+                    {"expand_v", "0"},
+                    {"expand_v", "-2"},
+                    {"expand_v", "0.7"},
+                    {"expand_v", "NaN"},
+                    {"expand_v", "1e30"},
+                    {"norm_eps", "NaN"},
+                    {"norm_eps", "Infinity"},
+                    {"norm_eps", "-1e-6"},
+                    {"norm_eps", "0"},
+                    {"norm_eps", "\"1e-6\""},
+                    {"conv_size", "1"},
+                    {"conv_size", "9"},
+                    {"intermediate_size", "0"},
+                    {"hidden_ratio", "NaN"},
+                    {"hidden_act", "\"relu\""},
+                    {"output_gate_activation", "\"tanh\""},
+                    {"use_gate", "1"},
+                    {"use_short_conv", "\"yes\""},
+                    {"tie_word_embeddings", "0"},
+                    {"attn", R"({"layers":[1],"num_heads":2})"},
+                    {"attnres_block_size", "4"},
+                    {"attn_mode", "\"parallel\""},
+                    {"max_position_embeddings", "-1"},
+                    {"auto_map", R"({"AutoModel":"model.Model"})"},
+                    {"quantization_config", R"({"bits":4})"},
+                    {"rope_theta", "10000"},
+                    {"expand_k", "1"},
+                });
+}
+
+TEST(ParseConfigTest, RefusesMamba2ValuesOutOfRangeByTheirKey) {
+  ExpectRefused(Mamba2Config(),
+                {
+                    {"num_hidden_layers", "0"},
+                    {"num_heads", "0"},
+                    {"head_dim", "-1"},
+                    {"n_groups", "3"},
+                    {"n_groups", "0"},
+                    {"state_size", "0"},
+                    {"state_size", "1e3"},
+                    {"expand", "3"},
+                    {"expand", "NaN"},
+                    {"conv_kernel", "0"},
+                    {"layer_norm_epsilon", "NaN"},
+                    {"layer_norm_epsilon", "0"},
+                    {"use_bias", "3"},
+                    {"use_conv_bias", "\"\""},
+                    {"time_step_limit", "[0.1]"},
+                    {"time_step_limit", "[0.2, 0.1]"},
+                    {"time_step_limit", "[-1, 0.1]"},
+                    {"time_step_limit", "[NaN, 0.1]"},
+                    {"time_step_limit", "[0.1, NaN]"},
+                    {"time_step_limit", "[Infinity, Infinity]"},
+                    {"time_step_limit", "0.1"},
+                    {"hidden_act", "\"gelu\""},
+                    {"intermediate_size", "64"},
+                    {"rms_norm", "false"},
+                    {"norm_before_gate", "true"},
+                    {"auto_map", "{}"},
+                });
+}
+
+TEST(ParseConfigTest, RefusesWhatIsNoConfiguration) {
+  for (const char* text :
+       {"",
+        "[]",
+        "{",
+        "{}",
+        "\xff",
+        R"({"model_type":1})",
+        R"({"model_type":"llama"})",
+        R"({"model_type":"mamba2"})",
+        R"({"model_type":"mamba2","model_type":"mamba2"})"}) {
+    const auto parsed = ParseConfig(text, "config.json");
+    ASSERT_FALSE(parsed.ok()) << text;
+    EXPECT_EQ(std::string(parsed.status().message()).rfind("CONFIG", 0), 0u)
+        << parsed.status();
+  }
+}
+
+TEST(ParseConfigTest, TellsTheTwoFormatsOfMamba2Apart) {
+  json config = Mamba2Config();
+  config["norm_eps"] = config["layer_norm_epsilon"];
+  config.erase("layer_norm_epsilon");
+
+  const auto parsed = Parse(config);
+
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_NE(parsed.status().message().find("flash-linear-attention"),
+            absl::string_view::npos)
+      << parsed.status();
+}
+
+TEST(ParseConfigTest, PassesOverKeysOfNoEffect) {
+  json config = GatedDeltaNetConfig();
+  config["_name_or_path"] = "x";
+  config["_anything"] = json::object({{"deep", {1, 2, 3}}});
+  config["torch_dtype"] = "bfloat16";
+  config["id2label"] = {{"0", "LABEL_0"}};
+  config["eos_token_id"] = {1, 2};
+
+  EXPECT_TRUE(Parse(config).ok()) << Parse(config).status();
+}
+
+TEST(ParseConfigTest, ReadsGatedDeltaNet) {
+  const auto parsed = Parse(GatedDeltaNetConfig());
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->family, "gated_deltanet");
+  EXPECT_EQ(parsed->layers, 2);
+  EXPECT_EQ(parsed->hidden, 64);
+  EXPECT_EQ(parsed->vocabulary, 259);
+  EXPECT_EQ(parsed->intermediate, 96);
+  EXPECT_EQ(parsed->trained_length, 2048u);
+  EXPECT_EQ(parsed->start_token, 1u);
+  EXPECT_FALSE(parsed->tied);
+  const auto& shape = std::get<GatedDeltaNetShape>(parsed->mixer);
+  EXPECT_EQ(shape.heads, 2);
+  EXPECT_EQ(shape.key_heads, 2);
+  EXPECT_EQ(shape.key_dim, 16);
+  EXPECT_EQ(shape.value_dim, 32);
+  EXPECT_EQ(shape.conv_width, 4);
+  EXPECT_EQ(shape.gate, GateKind::kSilu);
+}
+
+TEST(ParseConfigTest, ReadsTheOptionsOfGatedDeltaNet) {
+  json config = GatedDeltaNetConfig();
+  config["num_v_heads"] = 6;
+  config["use_short_conv"] = false;
+  config["allow_neg_eigval"] = true;
+  config["output_gate_activation"] = "sigmoid";
+  config["bos_token_id"] = nullptr;
+
+  const auto parsed = Parse(config);
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const auto& shape = std::get<GatedDeltaNetShape>(parsed->mixer);
+  EXPECT_EQ(shape.heads, 6);
+  EXPECT_EQ(shape.key_heads, 2);
+  EXPECT_EQ(shape.conv_width, 0);
+  EXPECT_TRUE(shape.negative_eigenvalues);
+  EXPECT_EQ(shape.gate, GateKind::kSigmoid);
+  EXPECT_FALSE(parsed->start_token.has_value());
+  config["use_gate"] = false;
+  EXPECT_EQ(std::get<GatedDeltaNetShape>(Parse(config)->mixer).gate,
+            GateKind::kNone);
+}
+
+TEST(ParseConfigTest, AnOpenIntermediateSizeFollowsTheRule) {
+  const auto parsed = Parse(ConfigOf("models/demo"));
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->intermediate, 768);  // 682 up to a multiple of 256
+  json config = GatedDeltaNetConfig();
+  config["intermediate_size"] = nullptr;
+  config["hidden_size"] = 384;
+  config["hidden_ratio"] = 3;
+  EXPECT_EQ(Parse(config)->intermediate, 768);  // exactly 768
+}
+
+TEST(ParseConfigTest, ReadsMamba2) {
+  const auto parsed = Parse(ConfigOf("tests/golden/mamba2_limit"));
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->family, "mamba2");
+  EXPECT_EQ(parsed->intermediate, 0);
+  EXPECT_TRUE(parsed->tied);
+  const auto& shape = std::get<Mamba2Shape>(parsed->mixer);
+  EXPECT_EQ(shape.heads, 4);
+  EXPECT_EQ(shape.head_dim, 32);
+  EXPECT_EQ(shape.groups, 1);
+  EXPECT_EQ(shape.state_dim, 16);
+  EXPECT_TRUE(shape.bias);
+  EXPECT_TRUE(shape.conv_bias);
+  EXPECT_FLOAT_EQ(shape.dt_min, 0.01f);
+  EXPECT_FLOAT_EQ(shape.dt_max, 0.2f);
+}
+
+TEST(ParseConfigTest, ReadsInfinityInEachOfItsSpellings) {
+  json config = Mamba2Config();
+  const std::string mark = "\"@VALUE@\"";
+  config["time_step_limit"] = "@VALUE@";
+  for (const char* limit : {"[0.0, Infinity]",
+                            "[0, \"inf\"]",
+                            "[0, \"Infinity\"]",
+                            R"([0.0, {"__float__": "Infinity"}])",
+                            "null"}) {
+    std::string text = config.dump();
+    text.replace(text.find(mark), mark.size(), limit);
+    const auto parsed = ParseConfig(text, "config.json");
+    ASSERT_TRUE(parsed.ok()) << limit << ": " << parsed.status();
+    const auto& shape = std::get<Mamba2Shape>(parsed->mixer);
+    EXPECT_TRUE(std::isinf(shape.dt_max)) << limit;
+    EXPECT_EQ(shape.dt_min, 0) << limit;
+  }
+}
+
+}  // namespace
+}  // namespace weir::engine

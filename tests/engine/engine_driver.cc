@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/engine/engine_driver.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+#include <utility>
+
+#include "base/check.h"
+#include "gtest/gtest.h"
+
+namespace weir::engine {
+
+std::string SourcePath(const std::string& relative) {
+  return std::string(WEIR_SOURCE_DIR) + "/" + relative;
+}
+
+std::unique_ptr<TorchEngine> EngineOn(const std::string& relative,
+                                      int32_t slots) {
+  auto engine =
+      TorchEngine::Create({.model_dir = SourcePath(relative), .slots = slots});
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  WEIR_CHECK(engine.ok());
+  return *std::move(engine);
+}
+
+StepResult RunStep(Engine& engine, const Plan& plan) {
+  auto ticket = engine.Submit(plan);
+  EXPECT_TRUE(ticket.ok()) << ticket.status();
+  WEIR_CHECK(ticket.ok());
+  auto result = engine.Wait(*ticket);
+  EXPECT_TRUE(result.ok()) << result.status();
+  WEIR_CHECK(result.ok());
+  return *std::move(result);
+}
+
+std::vector<float> FeedInPieces(Engine& engine,
+                                int32_t slot,
+                                std::span<const uint32_t> tokens,
+                                size_t piece,
+                                uint64_t consumed) {
+  std::vector<float> scores;
+  while (!tokens.empty()) {
+    Row row;
+    row.slot = slot;
+    row.tokens = tokens.first(std::min(piece, tokens.size()));
+    row.first = consumed == 0;
+    row.want_scores = true;
+    const StepResult result = RunStep(engine, {.rows = {row}});
+    EXPECT_TRUE(result.rows[0].finite);
+    EXPECT_EQ(result.rows[0].scores.size(), row.tokens.size());
+    scores.insert(scores.end(),
+                  result.rows[0].scores.begin(),
+                  result.rows[0].scores.end());
+    consumed += row.tokens.size();
+    tokens = tokens.subspan(row.tokens.size());
+  }
+  return scores;
+}
+
+std::vector<uint32_t> ContinueGreedily(Engine& engine,
+                                       int32_t slot,
+                                       size_t count) {
+  std::vector<uint32_t> tokens;
+  for (size_t i = 0; i < count; ++i) {
+    Row row;
+    row.slot = slot;
+    if (!tokens.empty()) row.tokens = std::span(tokens).last(1);
+    row.sample.emplace().temperature = 0;
+    const StepResult result = RunStep(engine, {.rows = {row}});
+    EXPECT_TRUE(result.rows[0].finite);
+    tokens.push_back(result.rows[0].sampled->token);
+  }
+  return tokens;
+}
+
+std::vector<std::byte> Save(Engine& engine, int32_t slot) {
+  std::vector<std::byte> host(engine.model().state_bytes);
+  const absl::Status status = engine.SaveSlot(slot, host);
+  EXPECT_TRUE(status.ok()) << status;
+  return host;
+}
+
+std::vector<uint32_t> RandomTokens(uint32_t vocabulary,
+                                   size_t count,
+                                   uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<uint32_t> tokens(count);
+  for (uint32_t& token : tokens) {
+    token = static_cast<uint32_t>(random() % vocabulary);
+  }
+  return tokens;
+}
+
+}  // namespace weir::engine
