@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/stream_call.h"
+
+#include <utility>
+#include <variant>
+
+namespace weir::server {
+namespace {
+
+using service::Error;
+using service::Reason;
+
+// Items that wait or run, and answers that have not left.
+constexpr size_t kInFlightMax = 64;
+
+}  // namespace
+
+void StreamCall::Start() {
+  {
+    const std::lock_guard lock(items_mutex_);
+    reading_ = true;
+  }
+  Read(&incoming_);
+}
+
+void StreamCall::OnReadDone(bool ok) {
+  if (!ok && Broken()) return;
+  absl::Status malformed;
+  std::unique_ptr<StreamItem> item;
+  if (ok) {
+    CountReceived();
+    const MessageView view(incoming_);
+    Wire wire{view.bytes(), host().served};
+    absl::StatusOr<StreamItem> parsed = ParseStreamItem(wire);
+    host().metrics->OnUnknownFields(wire.unknown_fields);
+    malformed = parsed.status();
+    if (parsed.ok()) item = std::make_unique<StreamItem>(*std::move(parsed));
+    if (!malformed.ok()) CountRefusal(malformed);
+  }
+  {
+    const std::lock_guard lock(items_mutex_);
+    reading_ = false;
+    if (item != nullptr) {
+      waiting_.push_back(std::move(*item));
+    } else {
+      read_all_ = true;
+      end_ = malformed;
+    }
+  }
+  Advance();
+}
+
+void StreamCall::OnStopping() {
+  {
+    const std::lock_guard lock(items_mutex_);
+    stopping_ = true;
+  }
+  Advance();
+}
+
+void StreamCall::Advance() {
+  {
+    const std::lock_guard lock(items_mutex_);
+    again_ = true;
+    if (advancing_) return;
+    advancing_ = true;
+  }
+  for (;;) {
+    {
+      const std::lock_guard lock(items_mutex_);
+      if (!again_) {
+        advancing_ = false;
+        return;
+      }
+      again_ = false;
+    }
+    while (StartNext()) {
+    }
+    ReadOrEnd();
+  }
+}
+
+bool StreamCall::StartNext() {
+  StreamItem item;
+  {
+    const std::lock_guard lock(items_mutex_);
+    if (waiting_.empty() || generating_) return false;
+    const bool generate = std::holds_alternative<service::GenerateRequest>(
+        waiting_.front().request);
+    if (generate && running_ > 0) return false;
+    item = std::move(waiting_.front());
+    waiting_.pop_front();
+    ++running_;
+    generating_ = generate;
+  }
+  StartItem(std::move(item));
+  return true;
+}
+
+void StreamCall::ReadOrEnd() {
+  const size_t unsent = queued();
+  absl::Status end;
+  {
+    const std::lock_guard lock(items_mutex_);
+    const size_t running = waiting_.size() + static_cast<size_t>(running_);
+    if (running == 0 && read_all_) {
+      end = end_;
+    } else if (running == 0 && stopping_) {
+      end = Error(Reason::kServerDraining,
+                  "the server is stopping; go on with another one");
+    } else {
+      if (read_all_ || reading_ || running + unsent >= kInFlightMax) return;
+      reading_ = true;
+      // The mutex of Call is taken inside that of the items, never the other
+      // way round.
+      Read(&incoming_);
+      return;
+    }
+  }
+  Close(end);
+}
+
+void StreamCall::StartItem(StreamItem item) {
+  if (auto* append = std::get_if<service::AppendRequest>(&item.request)) {
+    StartAppend(item.item_id, item.want_progress, std::move(*append));
+  } else if (auto* generate =
+                 std::get_if<service::GenerateRequest>(&item.request)) {
+    StartGenerate(item.item_id, std::move(*generate));
+  } else {
+    const absl::Status& refusal = std::get<absl::Status>(item.request);
+    CountRefusal(refusal);
+    Answer(PackItem(item.item_id, refusal), false);
+  }
+}
+
+void StreamCall::StartAppend(uint64_t item_id,
+                             bool want_progress,
+                             service::AppendRequest request) {
+  const std::shared_ptr<StreamCall> self = Self();
+  if (want_progress) {
+    request.on_progress = [self, item_id](uint64_t applied, uint64_t end) {
+      // Progress is news, not an answer: a slow reader misses some.
+      if (self->queued() >= kInFlightMax) return;
+      self->Send(PackProgress(item_id, applied, end));
+    };
+  }
+  host().service->Append(
+      std::move(request),
+      ServiceContext(),
+      [self, item_id](absl::StatusOr<service::AppendResult> result) {
+        self->Answer(result.ok() ? PackItem(item_id, *result)
+                                 : PackItem(item_id, result.status()),
+                     false);
+      });
+}
+
+void StreamCall::StartGenerate(uint64_t item_id,
+                               service::GenerateRequest request) {
+  const std::shared_ptr<StreamCall> self = Self();
+  const auto last = std::make_shared<grpc::ByteBuffer>();
+  request.on_event =
+      [self, item_id, last](const service::GenerateEvent& event) {
+        grpc::ByteBuffer message = PackItem(item_id, event);
+        if (event.finish == service::FinishReason::kNone) {
+          self->Send(std::move(message), true);
+        } else {
+          last->Swap(&message);
+        }
+      };
+  host().service->Generate(
+      std::move(request),
+      ServiceContext(),
+      [self, item_id, last](absl::StatusOr<service::GenerateResult> result) {
+        self->Answer(result.ok() ? *last : PackItem(item_id, result.status()),
+                     true);
+      });
+}
+
+// Comes on the step thread too, where the service must not be called: what may
+// start now starts when this message has been sent.
+void StreamCall::Answer(grpc::ByteBuffer message, bool generated) {
+  {
+    const std::lock_guard lock(items_mutex_);
+    --running_;
+    if (generated) generating_ = false;
+  }
+  Send(std::move(message));
+}
+
+}  // namespace weir::server
