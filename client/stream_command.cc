@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `weir stream`: a document into a session.
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "client/document.h"
+#include "client/errors.h"
+#include "client/session.h"
+#include "client/stream_report.h"
+#include "client/tool.h"
+
+namespace weir::client {
+namespace {
+
+struct StreamFlags {
+  std::string file;
+  std::string session_id;
+  std::string model;
+  std::string plot;
+  uint32_t append_tokens = 256;
+  int window = 16;
+  bool resume = false;
+  bool no_scores = false;
+  bool no_start_token = false;
+  bool ids = false;
+  bool close = false;
+};
+
+class StreamRun {
+ public:
+  StreamRun(Tool& tool, const StreamFlags& flags)
+      : tool_(tool), flags_(flags) {}
+
+  absl::Status Run() {
+    WEIR_ASSIGN_OR_RETURN(client_, tool_.Connect());
+    WEIR_RETURN_IF_ERROR(FindOrOpen());
+    WEIR_RETURN_IF_ERROR(OpenDocument());
+    const absl::Status status = Stream();
+    if (!status.ok()) Advise();
+    return status;
+  }
+
+ private:
+  // Takes hold of the session, which stays open unless --close says else.
+  absl::Status FindOrOpen() {
+    std::optional<v1::Session> found;
+    if (!flags_.session_id.empty()) {
+      absl::StatusOr<v1::Session> session =
+          client_->GetSession(flags_.session_id);
+      if (session.ok()) {
+        found = *std::move(session);
+      } else if (flags_.resume ||
+                 ReasonOf(session.status()) != "SESSION_NOT_FOUND") {
+        return session.status();
+      }
+    }
+    WEIR_ASSIGN_OR_RETURN(
+        start_.model,
+        tool_.PickModel(found.has_value() ? found->model() : flags_.model));
+    if (found.has_value()) {
+      start_.position = found->position();
+      start_.scored_tokens = found->scored_tokens();
+      start_.sum_log_prob = found->sum_log_prob();
+    }
+    v1::OpenSessionRequest request;
+    request.set_session_id(flags_.session_id);
+    request.set_model(start_.model.name());
+    WEIR_ASSIGN_OR_RETURN(Session session,
+                          found.has_value()
+                              ? Session::Attach(*client_, found->session_id())
+                              : Session::Open(*client_, request));
+    session.Detach();
+    start_.session_id = session.id();
+    return absl::OkStatus();
+  }
+
+  // Opens the document and finds the token to begin with: the first, or, to
+  // resume, those of the last append again, so that the server compares them.
+  absl::Status OpenDocument() {
+    const bool ids = flags_.ids || !start_.model.takes_text();
+    WEIR_ASSIGN_OR_RETURN(Document document,
+                          Document::Open(flags_.file,
+                                         tool_.input(),
+                                         ids ? Document::Format::kIds
+                                             : Document::Format::kBytes));
+    document_ = std::make_unique<Document>(std::move(document));
+    start_.document = document_->name();
+    start_.size_bytes = document_->size_bytes();
+    from_ = start_.position;
+    const bool has_start =
+        start_.model.has_start_token() && !flags_.no_start_token;
+    const bool from_the_first = flags_.resume || start_.position == 0;
+    const uint64_t lead = has_start && from_the_first ? 1 : 0;
+    if (flags_.resume) {
+      from_ -= std::min<uint64_t>(from_, flags_.append_tokens);
+    }
+    send_start_token_ = lead == 1 && from_ == 0;
+    if (flags_.resume && from_ > lead) {
+      WEIR_RETURN_IF_ERROR(document_->Skip(
+          from_ - lead, [this] { return tool_.cancellation()->cancelled(); }));
+    }
+    start_.bytes = document_->bytes();
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<TokenRead> Read(std::span<uint32_t> room) {
+    size_t lead = 0;
+    if (send_start_token_) {
+      send_start_token_ = false;
+      room[0] = start_.model.start_token();
+      lead = 1;
+    }
+    const absl::Time before = absl::Now();
+    TokenRead read;
+    // A first append of the start token alone is right for a silent pipe.
+    if (lead < room.size()) {
+      WEIR_ASSIGN_OR_RETURN(read, document_->Read(room.subspan(lead)));
+    }
+    read.tokens += lead;
+    const absl::Time now = absl::Now();
+    if (read.tokens == 0 && read_to_ == report_->position()) {
+      report_->AddIdle(now - before);
+    }
+    read_to_ += read.tokens;
+    report_->Refresh(now);
+    return read;
+  }
+
+  absl::Status Stream() {
+    report_ = std::make_unique<StreamReport>(
+        tool_.out(), tool_.json(), start_, absl::Now());
+    read_to_ = from_;
+    const absl::StatusOr<StreamTotals> totals = StreamAppend(
+        *client_,
+        start_.session_id,
+        from_,
+        {.append_tokens = flags_.append_tokens,
+         .window = flags_.window,
+         .want_scores = !flags_.no_scores},
+        [this](std::span<uint32_t> room) { return Read(room); },
+        [this](const AppendedPart& part, const StreamTotals&) {
+          const absl::Time now = absl::Now();
+          report_->Add(part, document_->bytes(), now);
+          report_->Refresh(now);
+        });
+    // What was measured before an error is worth a picture too.
+    absl::Status plotted;
+    if (!flags_.plot.empty()) plotted = report_->WritePlot(flags_.plot);
+    WEIR_RETURN_IF_ERROR(totals.status());
+    WEIR_RETURN_IF_ERROR(CheckLength(*totals));
+    report_->Finish(*totals, absl::Now());
+    WEIR_RETURN_IF_ERROR(plotted);
+    if (flags_.close) {
+      return client_->CloseSession(start_.session_id).status();
+    }
+    if (tool_.out().err_is_terminal() && !tool_.json()) {
+      tool_.out().Note(tool_.out().Dim("go on with: weir generate --session " +
+                                       start_.session_id + "\n"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckLength(const StreamTotals& totals) const {
+    if (totals.position >= start_.position) return absl::OkStatus();
+    return absl::OutOfRangeError(document_->name() + " ends at position " +
+                                 std::to_string(totals.position) +
+                                 ", but the session is at " +
+                                 std::to_string(start_.position) +
+                                 ": it has read something else, or more");
+  }
+
+  // After an error: how to go on.
+  void Advise() {
+    if (tool_.json() || report_ == nullptr || flags_.file == "-") return;
+    tool_.out().Note("stopped at position " +
+                     std::to_string(report_->position()) +
+                     "; go on with: weir stream " + flags_.file +
+                     " --session " + start_.session_id + " --resume\n");
+  }
+
+  Tool& tool_;
+  const StreamFlags& flags_;
+  Client* client_ = nullptr;
+  StreamStart start_;
+  std::unique_ptr<Document> document_;
+  std::unique_ptr<StreamReport> report_;
+  uint64_t from_ = 0;  // position of the first token that is sent
+  uint64_t read_to_ = 0;
+  bool send_start_token_ = false;
+};
+
+}  // namespace
+
+void AddStreamCommand(CLI::App& app, Tool& tool) {
+  CLI::App* command =
+      app.add_subcommand("stream", "Stream a document into a session");
+  auto flags = std::make_shared<StreamFlags>();
+  command->add_option("file", flags->file, "The document; - is standard input")
+      ->type_name("FILE")
+      ->required();
+  CLI::Option* session =
+      command
+          ->add_option("--session",
+                       flags->session_id,
+                       "Session to append to; opened if it is not open. "
+                       "Without it: a new one")
+          ->type_name("ID");
+  command
+      ->add_option("--model",
+                   flags->model,
+                   "Model of a new session; needed "
+                   "where several are served")
+      ->type_name("MODEL");
+  command
+      ->add_flag("--resume",
+                 flags->resume,
+                 "Go on with a document that the session has read a part of")
+      ->needs(session);
+  command
+      ->add_option("--append-tokens", flags->append_tokens, "Tokens an append")
+      ->type_name("N")
+      ->check(CLI::Range(1, 65'536))
+      ->capture_default_str();
+  command->add_option("--window", flags->window, "Appends in flight at most")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_flag("--no-scores",
+                    flags->no_scores,
+                    "Do not ask for scores: no bits per byte");
+  command->add_flag("--no-start-token",
+                    flags->no_start_token,
+                    "Do not send the model's start token first");
+  command->add_flag("--ids",
+                    flags->ids,
+                    "The document is token ids in decimal, not bytes; always "
+                    "so for models without text");
+  command
+      ->add_option(
+          "--plot", flags->plot, "Draw bits and milliseconds against position")
+      ->type_name("OUT.svg");
+  command->add_flag("--close", flags->close, "Close the session at the end");
+  command->callback([flags, &tool] {
+    tool.set_command([flags, &tool] { return StreamRun(tool, *flags).Run(); });
+  });
+}
+
+}  // namespace weir::client

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `weir top`: the metrics page, live.
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "client/http_get.h"
+#include "client/tool.h"
+#include "client/top_view.h"
+
+namespace weir::client {
+namespace {
+
+constexpr int kWidthOfPipes = 200;
+// Rates and quantiles cover this, so that a quiet second does not blank them.
+constexpr absl::Duration kWindow = absl::Seconds(5);
+
+struct TopFlags {
+  std::string metrics = "127.0.0.1:9470";
+  double interval = 1;
+  bool once = false;
+};
+
+absl::StatusOr<Reading> Read(const TopFlags& flags) {
+  WEIR_ASSIGN_OR_RETURN(const std::string text,
+                        HttpGet(flags.metrics, "/metrics", absl::Seconds(5)));
+  const absl::Time time = absl::Now();
+  WEIR_ASSIGN_OR_RETURN(MetricsPage page, MetricsPage::Parse(text));
+  return Reading{.page = std::move(page), .time = time};
+}
+
+void Show(Tool& tool,
+          const TopFlags& flags,
+          const Reading& now,
+          const Reading* before) {
+  Output& out = tool.out();
+  if (tool.json()) {
+    out.Json(TopJson(now, before));
+    return;
+  }
+  const bool live = out.out_is_terminal() && !flags.once;
+  const int width = out.out_is_terminal() ? out.width() : kWidthOfPipes;
+  std::string text = RenderTop(now, before, flags.metrics, width);
+  if (live) {
+    // Line by line over the old picture: clearing all of it first flickers.
+    std::string lines;
+    for (const char c : text) {
+      if (c == '\n') lines += "\x1b[K";
+      lines += c;
+    }
+    text = "\x1b[H" + lines + "\x1b[J";
+  } else if (!flags.once) {
+    text += "\n";
+  }
+  out.Write(text);
+}
+
+absl::Status RunTop(Tool& tool, const TopFlags& flags) {
+  std::deque<Reading> earlier;
+  const bool live = tool.out().out_is_terminal() && !flags.once && !tool.json();
+  // The alternate screen, so that the terminal is left as it was found.
+  if (live) tool.out().Write("\x1b[?1049h\x1b[?25l");
+  absl::Status status;
+  while (true) {
+    absl::StatusOr<Reading> now = Read(flags);
+    status = now.status();
+    if (!status.ok()) break;
+    Show(tool, flags, *now, earlier.empty() ? nullptr : &earlier.front());
+    while (earlier.size() > 1 && now->time - earlier[0].time >= kWindow) {
+      earlier.pop_front();
+    }
+    earlier.push_back(*std::move(now));
+    if (flags.once || tool.out().broken()) break;
+    if (!tool.cancellation()->WaitFor(absl::Seconds(flags.interval))) {
+      status = absl::CancelledError("interrupted");
+      break;
+    }
+  }
+  if (live) tool.out().Write("\x1b[?25h\x1b[?1049l");
+  return status;
+}
+
+}  // namespace
+
+void AddTopCommand(CLI::App& app, Tool& tool) {
+  CLI::App* command =
+      app.add_subcommand("top", "Watch a server's metrics page");
+  auto flags = std::make_shared<TopFlags>();
+  command
+      ->add_option(
+          "--metrics", flags->metrics, "Where the server's --metrics-listen is")
+      ->envname("WEIR_METRICS")
+      ->type_name("HOST:PORT")
+      ->capture_default_str();
+  command
+      ->add_option("--interval", flags->interval, "Time between two readings")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  command->add_flag("--once", flags->once, "Print once, and end");
+  command->callback([flags, &tool] {
+    tool.set_command([flags, &tool] { return RunTop(tool, *flags); });
+  });
+}
+
+}  // namespace weir::client
