@@ -13,6 +13,7 @@
 // Threads: plain functions. Included by the target files only.
 #pragma once
 
+#include "engine/kernels/decay_math.h"
 #include "engine/kernels/recurrence.h"
 #include "engine/kernels/vector.h"
 

@@ -9,6 +9,7 @@
 
 #include "engine/kernels/short_conv.h"
 #include "engine/kernels/vector.h"
+#include "engine/kernels/vector_math.h"
 
 namespace weir::engine {
 namespace {

@@ -7,6 +7,7 @@
 
 #include "engine/kernels/chunk_kernel.h"
 #include "engine/kernels/kernel_table.h"
+#include "engine/kernels/norm_kernel.h"
 #include "engine/kernels/pointwise_kernel.h"
 #include "engine/kernels/recurrent_kernel.h"
 #include "engine/kernels/short_conv_kernel.h"
