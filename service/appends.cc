@@ -88,8 +88,6 @@ void Appends::Decide(const SessionPtr& session, AppendPtr append) {
     Reply(*session, std::move(append), {});
     return;
   }
-  // A commit that failed meanwhile may have taken compared tokens away again.
-  append->duplicates = std::min(append->duplicates, judgement->overlap);
   if (judgement->overlap > append->duplicates) {
     Compare(session, std::move(append), judgement->overlap);
     return;

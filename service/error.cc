@@ -130,7 +130,7 @@ const ReasonInfo& Info(Reason reason) {
 
 absl::Status Error(Reason reason,
                    std::string_view message,
-                   ErrorValues values) {
+                   const ErrorValues& values) {
   const ReasonInfo& info = Info(reason);
   absl::Status status(info.code, View(message));
   status.SetPayload(View(kReasonUrl), absl::Cord(View(info.name)));

@@ -80,7 +80,7 @@ using ErrorValues = std::vector<std::pair<std::string, std::string>>;
 // stands in `values` too.
 absl::Status Error(Reason reason,
                    std::string_view message,
-                   ErrorValues values = {});
+                   const ErrorValues& values = {});
 
 // The reason of a Status made by Error; nullopt for any other.
 std::optional<Reason> ReasonOf(const absl::Status& status);

@@ -61,7 +61,7 @@ std::vector<SessionPtr> SessionTable::TakeDirty() {
 
 SessionPtr SessionTable::NextExpired(absl::Duration now) {
   while (!idle_.empty() && idle_.begin()->first <= now) {
-    const SessionPtr session = Find(idle_.begin()->second);
+    SessionPtr session = Find(idle_.begin()->second);
     idle_.erase(idle_.begin());
     session->idle_check.reset();
     const absl::Duration expiry = session->last_request + session->idle_timeout;

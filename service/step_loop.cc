@@ -32,6 +32,7 @@ StepLoop::StepLoop(Service::Parts parts, Limits limits)
   Publish();
 }
 
+// NOLINTNEXTLINE(bugprone-exception-escape): no command is ever valueless.
 StepLoop::~StepLoop() {
   queue_.CloseDoor();
   {
@@ -96,14 +97,6 @@ void StepLoop::Dispatch(Command command) {
         } else if (call.late(now())) {
           call.Answer(Error(Reason::kDeadlineInQueue,
                             "too late before it was accepted"));
-        } else if constexpr (requires { appends_.Handle(std::move(call)); }) {
-          appends_.Handle(std::move(call));
-        } else if constexpr (requires {
-                               generations_.Handle(std::move(call));
-                             }) {
-          generations_.Handle(std::move(call));
-        } else if constexpr (requires { forks_.Handle(std::move(call)); }) {
-          forks_.Handle(std::move(call));
         } else {
           Handle(std::move(call));
         }
@@ -277,16 +270,17 @@ bool StepLoop::AwaitDrained(absl::Duration limit) {
 }
 
 void StepLoop::Fault(const absl::Status& cause) {
-  seams_.fault =
-      Error(Reason::kDeviceFault,
-            absl::StrCat("the device has failed: ", cause.message()));
+  // Said before anybody is answered: who hears of it may ask at once.
+  {
+    MutexLock lock(&mutex_);
+    fault_ = std::string(cause.message());
+    if (fault_.empty()) fault_ = "unknown";
+  }
+  seams_.fault = health();
   for (const SessionPtr& session : seams_.table.All()) {
     EndAll(*session, seams_.fault);
   }
   seams_.table.active().clear();
-  MutexLock lock(&mutex_);
-  fault_ = std::string(cause.message());
-  if (fault_.empty()) fault_ = "unknown";
 }
 
 void StepLoop::Publish() {

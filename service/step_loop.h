@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "service/appends.h"
 #include "service/commits.h"
@@ -26,6 +27,7 @@ class StepLoop {
  public:
   StepLoop(Service::Parts parts, Limits limits);
   // Ends the thread, and answers what is left with SERVER_DRAINING.
+  // NOLINTNEXTLINE(bugprone-exception-escape): as in the source.
   ~StepLoop();
 
   // Starts the step thread. Not to be mixed with RunOnce.
@@ -57,6 +59,9 @@ class StepLoop {
   void Handle(GetCall call);
   void Handle(ListCall call);
   void Handle(CloseCall call);
+  void Handle(AppendCall call) { appends_.Handle(std::move(call)); }
+  void Handle(GenerateCall call) { generations_.Handle(std::move(call)); }
+  void Handle(ForkCall call) { forks_.Handle(std::move(call)); }
   absl::StatusOr<OpenResult> Open(const OpenRequest& request);
   absl::StatusOr<SessionPtr> Create(const OpenRequest& request);
   // Lets everything go on that can without a step.

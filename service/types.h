@@ -16,6 +16,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "service/limits.h"
 #include "service/store.h"
 
 namespace weir::service {
@@ -69,7 +70,6 @@ struct OpenResult {
 struct GetRequest {
   std::string session_id;
 };
-
 struct ListRequest {
   int32_t page_size = 0;
   std::string after;  // ids greater than this one; empty: from the first
@@ -176,23 +176,6 @@ struct ForkResult {
   uint64_t position = 0;
   uint64_t epoch = 1;
   bool duplicate = false;
-};
-
-// What the service will hold and do at most.
-struct Limits {
-  // Commands and appends that have been pushed and not answered.
-  int32_t queue_max = 4096;
-  // Tokens of accepted appends that wait for their steps.
-  int64_t waiting_tokens_max = int64_t{64} << 20;
-  int32_t append_tokens_max = 65'536;
-  int32_t step_tokens_max = 512;
-  int32_t step_rows_max = 256;
-  uint64_t session_tokens_max = uint64_t{1} << 40;
-  uint32_t generate_tokens_max = 65'536;
-  int32_t unsent_events_max = 64;
-  absl::Duration slow_consumer_after = absl::Seconds(30);
-  absl::Duration idle_timeout_default = absl::Hours(1);
-  absl::Duration idle_timeout_max = absl::Hours(24 * 7);
 };
 
 // What the service is doing, for GetServerInfo. A copy from between two steps.

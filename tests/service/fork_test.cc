@@ -174,8 +174,12 @@ TEST_F(ForkTest, WaitsForTheCommitOfItsTokens) {
   const auto behind = loop_.Append("s", 20'003, {4});
   loop_.Run();
   EXPECT_FALSE(fork.done());
+  const int64_t steps = loop_.engine().steps();
   loop_.store().Release();
   loop_.Run();
+
+  // The state was held where it was: a copy, and the step of the one behind.
+  EXPECT_EQ(loop_.engine().steps() - steps, 1);
 
   ASSERT_TRUE(fork.ok());
   EXPECT_TRUE(behind.ok());

@@ -373,7 +373,7 @@ TEST_F(GenerationTest, WaitsForNoAppendButIsRefused) {
 TEST_F(GenerationTest, SessionIsFreeWhenTheLastEventHasBeenSent) {
   bool checked = false;
   GenerateRequest request = Request(2);
-  request.on_event = [&](GenerateEvent event) {
+  request.on_event = [&](const GenerateEvent& event) {
     checked = event.finish != FinishReason::kNone;
   };
   Generated generated = loop_.Generate(std::move(request));
@@ -441,7 +441,7 @@ class SlowConsumerTest : public GenerationTest {
     GenerationTest::SetUp();
     call_ = std::make_shared<CallState>();
     GenerateRequest request = Request(1000, "slow");
-    request.on_event = [this](GenerateEvent event) {
+    request.on_event = [this](const GenerateEvent& event) {
       ++call_->unsent;
       for (const uint32_t token : event.tokens) tokens_.push_back(token);
     };

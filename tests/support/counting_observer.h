@@ -14,7 +14,7 @@
 
 namespace weir::support {
 
-class CountingObserver final : public service::Observer {
+class CountingObserver : public service::Observer {
  public:
   void OnStep(const service::StepStats& stats) override {
     steps.push_back(stats);

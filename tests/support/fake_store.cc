@@ -44,7 +44,7 @@ bool FakeStore::Supports(Durability durability) const {
 
 absl::Status FakeStore::Create(const std::string& session_id) {
   if (Fails(Point::kCreate)) return absl::UnavailableError("create failed");
-  const absl::Status made = memory_.Create(session_id);
+  absl::Status made = memory_.Create(session_id);
   logs_ += made.ok() ? 1 : 0;
   return made;
 }
@@ -53,7 +53,7 @@ absl::Status FakeStore::Fork(const std::string& from,
                              uint64_t position,
                              const std::string& to) {
   if (Fails(Point::kFork)) return absl::UnavailableError("fork failed");
-  const absl::Status made = memory_.Fork(from, position, to);
+  absl::Status made = memory_.Fork(from, position, to);
   logs_ += made.ok() ? 1 : 0;
   return made;
 }
@@ -67,9 +67,10 @@ void FakeStore::Commit(std::vector<LogRecord> records, Durability, Done done) {
   commits_.push_back(records.size());
   absl::Status result = absl::UnavailableError("commit failed");
   if (!Fails(Point::kCommit)) {
-    memory_.Commit(std::move(records),
-                   Durability::kApplied,
-                   [&result](absl::Status status) { result = status; });
+    memory_.Commit(
+        std::move(records),
+        Durability::kApplied,
+        [&result](absl::Status status) { result = std::move(status); });
   }
   Answer([done = std::move(done), result = std::move(result)]() mutable {
     std::move(done)(std::move(result));
