@@ -94,7 +94,10 @@ void Call::Abort(const absl::Status& status) {
 }
 
 void Call::Refuse(const absl::Status& status) {
-  CountRefusal(status);
+  {
+    const std::lock_guard lock(mutex_);
+    refusal_ = service::ReasonOf(status);
+  }
   Close(status);
 }
 
@@ -168,18 +171,22 @@ void Call::OnCancel() {
 void Call::OnDone() {
   const absl::Duration now = host_->clock->Now();
   std::shared_ptr<Call> self;
+  std::optional<Reason> refusal;
   absl::StatusCode code;
   {
     const std::lock_guard lock(mutex_);
     done_ = true;
     self = std::move(self_);
     code = code_;
-    if (cancelled_) {
+    if (!cancelled_) {
+      refusal = refusal_;
+    } else {
       code = now >= deadline_ ? absl::StatusCode::kDeadlineExceeded
                               : absl::StatusCode::kCancelled;
     }
   }
   host_->metrics->OnRpcDone(kind_.rpc, kind_.stream, code, now - begun_);
+  if (refusal) host_->metrics->OnRejected(*refusal);
   host_->calls.Remove(this);
 }
 

@@ -19,6 +19,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -101,8 +102,8 @@ class Call : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
   void Close(const absl::Status& status);
   // Ends the call now; what is queued is dropped.
   void Abort(const absl::Status& status);
-  // As Close, and counts the refusal: for those that the service has not seen.
-  // REQUIRES: not on the step thread.
+  // As Close, and counts the refusal once the client has been told: for those
+  // that the service has not seen. gRPC's core may have had its own answer.
   void Refuse(const absl::Status& status);
   void CountRefusal(const absl::Status& status);
 
@@ -161,6 +162,7 @@ class Call : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
   bool ended_ = false;  // Finish has been called
   bool done_ = false;
   bool cancelled_ = false;
+  std::optional<service::Reason> refusal_;
   absl::Status status_;  // with closing_: how it will end
   absl::StatusCode code_ = absl::StatusCode::kOk;  // with ended_
   absl::Duration write_begun_;

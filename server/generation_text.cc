@@ -21,7 +21,9 @@ std::string ByteText::Push(uint32_t token) {
 std::string ByteText::Flush() {
   std::string text;
   stream_.Flush(text);
-  return matcher_.Push(text) + matcher_.Flush();
+  std::string shown = matcher_.Push(text);
+  shown += matcher_.Flush();
+  return shown;
 }
 
 }  // namespace weir::server

@@ -111,8 +111,6 @@ void StreamCall::ReadOrEnd() {
     } else {
       if (read_all_ || reading_ || running + unsent >= kInFlightMax) return;
       reading_ = true;
-      // The mutex of Call is taken inside that of the items, never the other
-      // way round.
       Read(&incoming_);
       return;
     }
@@ -179,11 +177,10 @@ void StreamCall::StartGenerate(uint64_t item_id,
 // Comes on the step thread too, where the service must not be called: what may
 // start now starts when this message has been sent.
 void StreamCall::Answer(grpc::ByteBuffer message, bool generated) {
-  {
-    const std::lock_guard lock(items_mutex_);
-    --running_;
-    if (generated) generating_ = false;
-  }
+  // Under one lock, or the call could be ended between the two.
+  const std::lock_guard lock(items_mutex_);
+  --running_;
+  if (generated) generating_ = false;
   Send(std::move(message));
 }
 

@@ -48,6 +48,7 @@ class StreamCall final : public Call {
 
   grpc::ByteBuffer incoming_;
 
+  // Call's mutex may be taken while it is held, never the other way round.
   std::mutex items_mutex_;
   // Guarded by items_mutex_.
   std::deque<StreamItem> waiting_;

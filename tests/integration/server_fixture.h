@@ -30,8 +30,8 @@ inline constexpr const char* kModelName = "fake-model";
 class ServerFixture : public ::testing::Test {
  protected:
   struct Options {
-    support::FakeEngine::Options engine;
-    service::Limits limits;
+    support::FakeEngine::Options engine = {};
+    service::Limits limits = {};
     int32_t connections_max = 256;
   };
 

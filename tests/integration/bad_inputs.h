@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Requests that are wrong, or look so, and what each is answered: one row each.
+// `id` names the row of the project's catalogue: A transport, B protobuf,
+// C sessions and appends, D generation, F files and names.
+//
+// Threads: pure functions.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tests/integration/raw_http2.h"
+
+namespace weir::integration {
+
+struct BadInput {
+  std::string id;
+  std::string method;  // with its path
+  std::string body;    // as it goes into DATA frames
+  int code = 0;        // grpc-status
+  // ErrorInfo.reason, or one of several with | between; empty where gRPC's core
+  // answers before our code sees the call, and for OK.
+  std::string reason;
+  Headers headers = {};
+};
+
+// What the rows rely on: session "a" with the tokens "hello", session "empty"
+// without any, session "lost" in quarantine; at most 4,096 tokens a session.
+std::vector<BadInput> BadInputs();
+
+}  // namespace weir::integration

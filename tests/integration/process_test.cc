@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The real server as a process: its banner, its signals, its exit codes.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/integration/server_fixture.h"
+
+namespace weir::integration {
+namespace {
+
+using ::testing::HasSubstr;
+
+using Words = std::vector<std::string>;
+
+const std::string kDemo = std::string(WEIR_SOURCE_DIR) + "/models/demo";
+
+// A running weir-server; killed with the object.
+class Process {
+ public:
+  explicit Process(const Words& arguments) {
+    int out[2], err[2];
+    EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
+    EXPECT_EQ(pipe2(err, O_CLOEXEC), 0);
+    std::vector<char*> argv = {const_cast<char*>(WEIR_SERVER_BINARY)};
+    for (const std::string& word : arguments) {
+      argv.push_back(const_cast<char*>(word.c_str()));
+    }
+    argv.push_back(nullptr);
+    pid_ = fork();
+    if (pid_ == 0) {
+      dup2(out[1], STDOUT_FILENO);
+      dup2(err[1], STDERR_FILENO);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+    close(out[1]);
+    close(err[1]);
+    out_ = out[0];
+    err_ = err[0];
+  }
+  ~Process() {
+    if (!status_) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    close(out_);
+    close(err_);
+  }
+
+  void Signal(int number) const { kill(pid_, number); }
+
+  // What it says on stdout up to `mark`; all of it if it ends before.
+  std::string OutTo(const std::string& mark) { return Read(out_, mark); }
+  std::string Err(const std::string& mark) { return Read(err_, mark); }
+  // The rest of both.
+  std::string Rest() { return Read(out_, "\0none") + Read(err_, "\0none"); }
+
+  // Its exit code; -1 if a signal ended it.
+  int Wait() {
+    if (!status_) {
+      int status = 0;
+      waitpid(pid_, &status, 0);
+      status_ = status;
+    }
+    return WIFEXITED(*status_) ? WEXITSTATUS(*status_) : -1;
+  }
+
+ private:
+  static std::string Read(int descriptor, const std::string& mark) {
+    std::string text;
+    char buffer[1024];
+    pollfd wait{descriptor, POLLIN, 0};
+    while (mark.empty() || text.find(mark) == std::string::npos ||
+           !text.ends_with('\n')) {
+      if (poll(&wait, 1, 120'000) <= 0) break;
+      const ssize_t got = read(descriptor, buffer, sizeof buffer);
+      if (got <= 0) break;
+      text.append(buffer, static_cast<size_t>(got));
+    }
+    return text;
+  }
+
+  pid_t pid_ = -1;
+  int out_ = -1;
+  int err_ = -1;
+  std::optional<int> status_;
+};
+
+Words Serve(const Words& more = {}) {
+  Words words = {"--model",
+                 kDemo,
+                 "--listen",
+                 "127.0.0.1:0",
+                 "--slots",
+                 "4",
+                 "--metrics-listen",
+                 "127.0.0.1:0",
+                 "--threads",
+                 "1"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+// "127.0.0.1:PORT" behind `words` in the banner.
+std::string AddressAfter(const std::string& banner, const std::string& words) {
+  const size_t at = banner.find(words);
+  if (at == std::string::npos) return "";
+  const size_t begin = at + words.size();
+  return banner.substr(begin, banner.find('\n', begin) - begin);
+}
+
+TEST(ProcessTest, TheBannerSaysWhatIsServedAndWhereAndSigtermEndsItWithZero) {
+  Process server(Serve({"--admin-listen", "127.0.0.1:0"}));
+  const std::string banner = server.OutTo("listening on ");
+  EXPECT_THAT(banner, HasSubstr("weir-server "));
+  EXPECT_THAT(banner, HasSubstr("model demo: gated_deltanet, 7451456 param"));
+  EXPECT_THAT(banner,
+              HasSubstr("state 599040 bytes a session, 4 sessions fit"));
+  EXPECT_THAT(AddressAfter(banner, "metrics on "), HasSubstr("127.0.0.1:"));
+  EXPECT_THAT(AddressAfter(banner, "admin on "), HasSubstr("127.0.0.1:"));
+  const auto models = v1::Models::NewStub(
+      grpc::CreateChannel(AddressAfter(banner, "listening on "),
+                          grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_wait_for_ready(true);
+  v1::ListModelsReply reply;
+  const grpc::Status status =
+      models->ListModels(&context, v1::ListModelsRequest(), &reply);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(reply.models(0).name(), "demo");
+
+  server.Signal(SIGTERM);
+
+  EXPECT_EQ(server.Wait(), 0);
+  EXPECT_THAT(server.Rest(), HasSubstr("stopped"));
+}
+
+TEST(ProcessTest, SigintEndsItToo) {
+  Process server(Serve());
+  server.OutTo("listening on ");
+
+  server.Signal(SIGINT);
+
+  EXPECT_EQ(server.Wait(), 0);
+}
+
+TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
+  Process server(Serve({"--drain-seconds", "600"}));
+  const std::string address =
+      AddressAfter(server.OutTo("listening on "), "listening on ");
+  const auto channel =
+      grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  const auto sessions = v1::Sessions::NewStub(channel);
+  v1::OpenSessionRequest open;
+  open.set_session_id("a");
+  open.set_model("demo");
+  grpc::ClientContext opening;
+  v1::OpenSessionReply opened;
+  ASSERT_TRUE(sessions->OpenSession(&opening, open, &opened).ok());
+  // Minutes of accepted work.
+  constexpr uint64_t kAppends = 20;
+  grpc::ClientContext streaming;
+  const auto stream = sessions->Stream(&streaming);
+  for (uint64_t n = 0; n < kAppends; ++n) {
+    v1::StreamRequest request;
+    *request.mutable_append() =
+        MakeAppend("a", n * 65'536, std::string(65'536, 'x'));
+    ASSERT_TRUE(stream->Write(request));
+  }
+  v1::GetSessionRequest get;
+  get.set_session_id("a");
+  v1::Session session;
+  // The last of them has been accepted.
+  while (session.position() < kAppends * 65'536) {
+    grpc::ClientContext getting;
+    ASSERT_TRUE(sessions->GetSession(&getting, get, &session).ok());
+  }
+  server.Signal(SIGTERM);
+  EXPECT_THAT(server.Err("draining"), HasSubstr("draining"));
+  const auto begun = std::chrono::steady_clock::now();
+
+  server.Signal(SIGTERM);
+
+  EXPECT_EQ(server.Wait(), 1);
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5));
+}
+
+struct WrongStart {
+  Words words;
+  int code;
+  std::string part;
+};
+
+TEST(ProcessTest, AStartThatFailsSaysWhyInOneLine) {
+  std::string folder = ::testing::TempDir() + "weir-process-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  std::ofstream(folder + "/weir.json") << "{}";
+  chmod((folder + "/weir.json").c_str(), 0666);
+  Process running(Serve());
+  const std::string taken =
+      AddressAfter(running.OutTo("listening on "), "listening on ");
+  const WrongStart cases[] = {
+      {{}, 2, "--model"},
+      {{"--model", kDemo, "--threads", "0"}, 2, "--threads"},
+      {{"--model", kDemo, "--frobnicate"}, 2, "--frobnicate"},
+      {{"--model", kDemo, "--config", folder + "/weir.json"}, 2, "--config"},
+      {{"--model", folder + "/none", "--check-config"}, 2, "--model"},
+      {{"--model", folder + "/none", "--metrics-listen", "off"}, 1, "none"},
+      {{"--model", folder, "--metrics-listen", "off"}, 1, "config.json"},
+      {{"--model", kDemo, "--slots", "1", "--metrics-listen", taken},
+       1,
+       "--metrics-listen"},
+      {{"--model",
+        kDemo,
+        "--slots",
+        "1",
+        "--metrics-listen",
+        "off",
+        "--listen",
+        taken},
+       1,
+       taken},
+  };
+  for (const WrongStart& test : cases) {
+    SCOPED_TRACE(::testing::PrintToString(test.words));
+    Process server(test.words);
+    EXPECT_EQ(server.Wait(), test.code);
+    const std::string text = server.Rest();
+    EXPECT_THAT(text, HasSubstr(test.part));
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
+  }
+  std::filesystem::remove_all(folder);
+}
+
+TEST(ProcessTest, CheckConfigPrintsTheConfigurationAndLoadsNothing) {
+  Process server({"--model", "other=" + kDemo, "--check-config"});
+
+  EXPECT_EQ(server.Wait(), 0);
+  const std::string text = server.Rest();
+  EXPECT_THAT(text, HasSubstr("model = other=" + kDemo + "  (flag)"));
+  EXPECT_THAT(text, HasSubstr("listen = 127.0.0.1:7070  (default)"));
+}
+
+}  // namespace
+}  // namespace weir::integration
