@@ -68,11 +68,14 @@ void RecurrenceRecurrent(const RecurrenceArgs& args,
 // Bound: about 2 (2 C K + 2 C V + 3 K V) FLOPs a token and head, C = 64.
 void RecurrenceChunk(const RecurrenceArgs& args, int64_t begin, int64_t end);
 
-// From this many tokens of a row on, the chunk form is the faster one. Measured
-// with bench/kernels (AVX-512, one core, delta rule; time of the recurrent form
-// over that of the chunk form, K = V = 64, 128, 256): 16 tokens 0.9, 0.8, 0.7;
-// 32 tokens 0.9, 0.95, 1.2; 64 tokens 0.95, 1.1, 1.3; 256 tokens 1.0, 1.3, 1.6;
-// 4,096 tokens 1.2, 1.9, 2.6. Without a delta rule it is much the same.
+// From this many tokens of a row on, the chunk form is the one to take.
+// Measured by bench/kernels, one core of a Xeon (model 207), delta rule: time
+// of the recurrent form over that of the chunk form for K = V = 64, 128 and
+// 256.
+//   AVX-512:   16 tokens 1.0, 1.0, 1.0; 64 tokens 1.1, 1.5, 2.0;
+//              256 tokens 1.2, 1.7, 2.3; 4,096 tokens 1.2, 1.9, 2.4.
+//   AVX2:      64 tokens 0.9, 1.2, 1.4; 4,096 tokens 0.9, 1.3, 1.7.
+//   baseline:  64 tokens 0.6, 0.7, 0.9; 4,096 tokens 0.7, 0.8, 1.0.
 inline constexpr int32_t kChunkTokensMin = 64;
 
 // The vector instructions that the two forms were chosen for on this machine:

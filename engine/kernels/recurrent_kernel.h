@@ -51,8 +51,11 @@ WEIR_INLINE float Dot(const float* a, const float* b, int dim) {
 }
 
 // Token t through the kRows rows of S from `s`; `row` is the first one's
-// channel. kVecs vectors make a row; 0: as many as key_dim needs.
-template <int kVecs, bool kDelta, int kRows>
+// channel. kVecs vectors make a row; 0: as many as key_dim needs. kPrefetch
+// asks for the next rows while these are written: where a state is met once,
+// its first touch would otherwise wait for memory (0.73 to 0.91 of the copy
+// rate at K = V = 256).
+template <int kVecs, bool kDelta, int kRows, bool kPrefetch>
 WEIR_INLINE void StepRows(const Segment& a, int t, int row, float* s) {
   const int dim = kVecs > 0 ? kVecs * kLanes : a.key_dim;
   const float* k = a.k + t * a.k_stride;
@@ -96,11 +99,12 @@ WEIR_INLINE void StepRows(const Segment& a, int t, int row, float* s) {
           float* p = s + r * dim + i;
           const Vec x = LoadN(p, n);
           StoreN(p, Fma(key, Broadcast(u[r]), Fma(keep_less, x, x)), n);
+          if (kPrefetch) __builtin_prefetch(p + kRows * dim, 1);
         }
       });
 }
 
-template <int kVecs, bool kDelta>
+template <int kVecs, bool kDelta, bool kPrefetch>
 void StepSegment(const Segment& a, int value_dim, float* state) {
   const int64_t dim = a.key_dim;
   for (int block = 0; block < value_dim; block += kBlockRows) {
@@ -108,10 +112,10 @@ void StepSegment(const Segment& a, int value_dim, float* state) {
     for (int t = 0; t < a.tokens; ++t) {
       int row = block;
       for (; row + 4 <= end; row += 4) {
-        StepRows<kVecs, kDelta, 4>(a, t, row, state + row * dim);
+        StepRows<kVecs, kDelta, 4, kPrefetch>(a, t, row, state + row * dim);
       }
       for (; row < end; ++row) {
-        StepRows<kVecs, kDelta, 1>(a, t, row, state + row * dim);
+        StepRows<kVecs, kDelta, 1, false>(a, t, row, state + row * dim);
       }
     }
   }
@@ -148,7 +152,11 @@ void StepHead(const RecurrenceArgs& args, int32_t row, int32_t head) {
       a.key_query[i] =
           Dot<kVecs>(a.k + i * a.k_stride, a.q + i * a.q_stride, a.key_dim);
     }
-    StepSegment<kVecs, kDelta>(a, args.value_dim, state);
+    if (last - first == 1) {
+      StepSegment<kVecs, kDelta, true>(a, args.value_dim, state);
+    } else {
+      StepSegment<kVecs, kDelta, false>(a, args.value_dim, state);
+    }
   }
 }
 
