@@ -181,8 +181,8 @@ std::string DrawLegend(const Panel& panel) {
   for (auto series = panel.series.rbegin(); series != panel.series.rend();
        ++series) {
     svg += Text(x, panel.top - 10, "end", "", series->name);
-    // SVG cannot measure text without a viewer; seven is the mean advance.
-    x -= 7.0 * Columns(series->name) + 8;
+    // SVG cannot measure text without a viewer; 7.4 is the mean advance.
+    x -= 7.4 * Columns(series->name) + 8;
     svg +=
         Line(x - 24, panel.top - 14, x, panel.top - 14, "line " + series->css);
     x -= 24 + 18;
@@ -219,7 +219,7 @@ double Middle(const Curve& curve, const Curve::Window& window) {
 }
 
 Panel BitsPanel(const Curve& curve, const PlotText& text) {
-  Series windows{.name = "per window of " + FormatCount(curve.width()),
+  Series windows{.name = "each " + FormatCount(curve.width()) + " tokens",
                  .css = "window"};
   Series running{.name = "so far", .css = "running"};
   double sum = 0;
@@ -237,7 +237,7 @@ Panel BitsPanel(const Curve& curve, const PlotText& text) {
 }
 
 Panel CostPanel(const Curve& curve) {
-  Series cost{.name = "per window of " + FormatCount(curve.width()),
+  Series cost{.name = "each " + FormatCount(curve.width()) + " tokens",
               .css = "cost"};
   std::vector<double> values;
   for (const Curve::Window& window : curve.windows()) {

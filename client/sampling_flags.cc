@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/sampling_flags.h"
 
+#include "client/flag_range.h"
+
 namespace weir::client {
 
 void SamplingFlags::AddTo(CLI::App& command, uint32_t max_tokens_default) {
@@ -13,28 +15,28 @@ void SamplingFlags::AddTo(CLI::App& command, uint32_t max_tokens_default) {
                   temperature,
                   "0: always the most probable token; 1: as the model says")
       ->type_name("T")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(Within(0.0, 100.0));
   command.add_option("--top-k", top_k, "Only the K most probable tokens")
       ->type_name("K")
-      ->check(CLI::NonNegativeNumber);
+      ->check(Within(0, 1 << 30));
   command
       .add_option("--top-p",
                   top_p,
                   "Only the most probable tokens that together reach P")
       ->type_name("P")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(Within(0.0, 1.0));
   command
       .add_option("--min-p",
                   min_p,
                   "Only tokens at least P times as probable as the best one")
       ->type_name("P")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(Within(0.0, 1.0));
   command
       .add_option("--repetition-penalty",
                   repetition_penalty,
                   "Over 1: repeat the last 1,024 tokens less")
       ->type_name("X")
-      ->check(CLI::Range(0.01, 100.0));
+      ->check(Within(0.01, 100.0));
   command.add_option("--seed", seed, "The same seed gives the same text")
       ->type_name("N");
   command

@@ -8,6 +8,30 @@
 
 namespace weir::client {
 
+absl::StatusOr<v1::Session> GetSettled(Client& client,
+                                       std::string_view session_id) {
+  absl::Time end = absl::Now() + client.options().call_deadline;
+  uint64_t applied = 0;
+  while (true) {
+    WEIR_ASSIGN_OR_RETURN(v1::Session session, client.GetSession(session_id));
+    if (!session.generating() &&
+        session.applied_position() == session.position()) {
+      return session;
+    }
+    if (session.applied_position() > applied) {
+      applied = session.applied_position();
+      end = absl::Now() + client.options().call_deadline;
+    }
+    if (absl::Now() >= end) {
+      return absl::DeadlineExceededError("session " + session.session_id() +
+                                         " is still at work");
+    }
+    if (!client.cancellation().WaitFor(absl::Milliseconds(20))) {
+      return absl::CancelledError("interrupted");
+    }
+  }
+}
+
 Session::Session(Client* client,
                  std::string id,
                  std::string model,
@@ -116,18 +140,9 @@ absl::StatusOr<Session> Session::Fork(std::string_view new_session_id) {
 }
 
 absl::Status Session::Refresh() {
-  const absl::Time end = absl::Now() + client_->options().call_deadline;
-  while (true) {
-    WEIR_ASSIGN_OR_RETURN(const v1::Session found, client_->GetSession(id_));
-    position_ = found.position();
-    if (!found.generating()) return absl::OkStatus();
-    if (absl::Now() >= end) {
-      return absl::DeadlineExceededError("a generation is still running");
-    }
-    if (!client_->cancellation().WaitFor(absl::Milliseconds(20))) {
-      return absl::CancelledError("interrupted");
-    }
-  }
+  WEIR_ASSIGN_OR_RETURN(const v1::Session found, GetSettled(*client_, id_));
+  position_ = found.position();
+  return absl::OkStatus();
 }
 
 absl::Status Session::Close() {

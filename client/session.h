@@ -26,6 +26,12 @@ struct AppendOptions {
   v1::Durability durability = v1::DURABILITY_UNSPECIFIED;
 };
 
+// The session once all it has accepted is in its state and no generation runs:
+// only then do its totals belong to its position. DEADLINE_EXCEEDED if that
+// makes no progress within the client's call_deadline.
+absl::StatusOr<v1::Session> GetSettled(Client& client,
+                                       std::string_view session_id);
+
 class Session {
  public:
   // Opens a session, or takes hold of the open one of that id. An empty

@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "client/document.h"
 #include "client/errors.h"
+#include "client/flag_range.h"
 #include "client/session.h"
 #include "client/stream_report.h"
 #include "client/tool.h"
@@ -50,7 +51,7 @@ class StreamRun {
     std::optional<v1::Session> found;
     if (!flags_.session_id.empty()) {
       absl::StatusOr<v1::Session> session =
-          client_->GetSession(flags_.session_id);
+          GetSettled(*client_, flags_.session_id);
       if (session.ok()) {
         found = *std::move(session);
       } else if (flags_.resume ||
@@ -91,10 +92,12 @@ class StreamRun {
     start_.document = document_->name();
     start_.size_bytes = document_->size_bytes();
     from_ = start_.position;
+    is_bytes_ = !ids;
     const bool has_start =
         start_.model.has_start_token() && !flags_.no_start_token;
     const bool from_the_first = flags_.resume || start_.position == 0;
     const uint64_t lead = has_start && from_the_first ? 1 : 0;
+    document_begin_ = from_the_first ? lead : start_.position;
     if (flags_.resume) {
       from_ -= std::min<uint64_t>(from_, flags_.append_tokens);
     }
@@ -130,6 +133,12 @@ class StreamRun {
     return read;
   }
 
+  // How much of the document has been answered at a position. Ids have
+  // different lengths: there it is what has been read.
+  uint64_t BytesUntil(uint64_t position) const {
+    return is_bytes_ ? position - document_begin_ : document_->bytes();
+  }
+
   absl::Status Stream() {
     report_ = std::make_unique<StreamReport>(
         tool_.out(), tool_.json(), start_, absl::Now());
@@ -144,7 +153,7 @@ class StreamRun {
         [this](std::span<uint32_t> room) { return Read(room); },
         [this](const AppendedPart& part, const StreamTotals&) {
           const absl::Time now = absl::Now();
-          report_->Add(part, document_->bytes(), now);
+          report_->Add(part, BytesUntil(part.start + part.tokens), now);
           report_->Refresh(now);
         });
     // What was measured before an error is worth a picture too.
@@ -188,7 +197,9 @@ class StreamRun {
   StreamStart start_;
   std::unique_ptr<Document> document_;
   std::unique_ptr<StreamReport> report_;
-  uint64_t from_ = 0;  // position of the first token that is sent
+  bool is_bytes_ = true;
+  uint64_t document_begin_ = 0;  // position of its first token
+  uint64_t from_ = 0;            // position of the first token that is sent
   uint64_t read_to_ = 0;
   bool send_start_token_ = false;
 };
@@ -223,11 +234,11 @@ void AddStreamCommand(CLI::App& app, Tool& tool) {
   command
       ->add_option("--append-tokens", flags->append_tokens, "Tokens an append")
       ->type_name("N")
-      ->check(CLI::Range(1, 65'536))
+      ->check(Within(1, 65'536))
       ->capture_default_str();
   command->add_option("--window", flags->window, "Appends in flight at most")
       ->type_name("N")
-      ->check(CLI::Range(1, 1024))
+      ->check(Within(1, 1024))
       ->capture_default_str();
   command->add_flag("--no-scores",
                     flags->no_scores,

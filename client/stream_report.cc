@@ -167,12 +167,14 @@ void StreamReport::Finish(const StreamTotals& totals, absl::Time now) {
 }
 
 absl::Status StreamReport::WritePlot(const std::string& path) const {
-  PlotText text{.title = start_.document + " through " + start_.model.name(),
-                .subtitle = "session " + start_.session_id + ", position " +
-                            FormatCount(start_.position) + " to " +
-                            FormatCount(position_) + ", one state of " +
-                            FormatBytes(start_.model.state_bytes()),
-                .bits_unit = start_.model.takes_text() ? "byte" : "token"};
+  PlotText text{
+      .title = start_.document.substr(start_.document.rfind('/') + 1) +
+               " through " + start_.model.name(),
+      .subtitle = "session " + start_.session_id + ", position " +
+                  FormatCount(start_.position) + " to " +
+                  FormatCount(position_) + ", one state of " +
+                  FormatBytes(start_.model.state_bytes()),
+      .bits_unit = start_.model.takes_text() ? "byte" : "token"};
   if (bits().has_value()) {
     text.subtitle += ", " + FormatFixed(*bits(), 3) + " bits per " +
                      text.bits_unit + " in all";

@@ -8,6 +8,7 @@
 
 #include "base/status_macros.h"
 #include "client/errors.h"
+#include "client/flag_range.h"
 #include "client/utf8.h"
 
 namespace weir::client {
@@ -121,7 +122,7 @@ void Tool::AddFlags() {
                    "Time for a call with all its retries; for a stream, the "
                    "longest silence")
       ->type_name("SECONDS")
-      ->check(CLI::Range(0.1, 86'400.0))
+      ->check(Within(0.1, 86'400.0))
       ->capture_default_str();
   AddStreamCommand(*app_, *this);
   AddGenerateCommand(*app_, *this);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "client/flag_range.h"
 #include "client/http_get.h"
 #include "client/tool.h"
 #include "client/top_view.h"
@@ -98,7 +99,7 @@ void AddTopCommand(CLI::App& app, Tool& tool) {
   command
       ->add_option("--interval", flags->interval, "Time between two readings")
       ->type_name("SECONDS")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check(Within(0.1, 3600.0))
       ->capture_default_str();
   command->add_flag("--once", flags->once, "Print once, and end");
   command->callback([flags, &tool] {
