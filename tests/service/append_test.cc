@@ -418,6 +418,20 @@ TEST_F(AppendTest, DurableAppendWaitsForItsLevelAndSaysSo) {
   EXPECT_EQ(raised->shared_position, 0u);
 }
 
+TEST_F(AppendTest, LevelsMixedInOneQueueReachTheLogInTheirOrder) {
+  loop_.store().Support(Durability::kLocal);
+  std::vector<Reply<AppendResult>> replies;
+  for (uint64_t i = 0; i < 6; ++i) {
+    AppendRequest request = Request(2 * i, Count(i, 2));
+    request.durability = i % 2 == 0 ? Durability::kLocal : Durability::kApplied;
+    replies.push_back(loop_.Append(std::move(request)));
+  }
+  loop_.Run();
+
+  for (const auto& reply : replies) EXPECT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(Position(), 12u);
+}
+
 TEST_F(AppendTest, CloseAnswersWhatWaits) {
   const auto waiting = loop_.Append("s", 0, Count(1, 5000));
   loop_.RunOnce();

@@ -424,6 +424,21 @@ TEST_F(GenerationTest, CancelAtEveryPhaseLeavesLogAndStateTogether) {
   }
 }
 
+TEST_F(GenerationTest, CancelledBeforeItBeginsDrawsNothing) {
+  const auto call = std::make_shared<CallState>();
+  call->cancelled = true;
+  const Generated generated = loop_.Generate(
+      Request(5), {.deadline = absl::InfiniteDuration(), .call = call});
+  const int64_t steps = loop_.engine().steps();
+  loop_.RunOnce();
+
+  EXPECT_EQ(generated.end.reason(), Reason::kCancelled);
+  EXPECT_EQ(generated.end.status().message(),
+            "cancelled before it was accepted");
+  EXPECT_EQ(loop_.engine().steps(), steps);
+  ExpectState({});
+}
+
 TEST_F(GenerationTest, LateGenerationIsDropped) {
   const Generated generated = loop_.Generate(
       Request(5),
