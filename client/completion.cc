@@ -413,7 +413,11 @@ std::string FishCompletion(const CommandSpec& root) {
         }
       }
       rules += at + names;
-      if (option.takes_value) rules += " -r" + FishArguments(option.kind);
+      if (option.takes_value) {
+        // -x: files are no answer.
+        rules += option.kind.source == Source::kFiles ? " -r" : " -x";
+        rules += FishArguments(option.kind);
+      }
       rules += " -d " + FishQuoted(option.description) + "\n";
     }
     for (const ValueKind& kind : spec.positionals) {

@@ -15,8 +15,8 @@
 namespace weir::client {
 
 struct PlotText {
-  std::string title;
-  std::string subtitle;
+  std::string title = {};
+  std::string subtitle = {};
   std::string bits_unit = "byte";  // "bits per byte"
 };
 

@@ -136,6 +136,7 @@ class Appender {
       }
       WEIR_RETURN_IF_ERROR(ReadSource());
     }
+    at_end_ = false;
     grpc::ClientContext context;
     AddSessionHint(session_id_, &context);
     const Cancellation::Call in_flight(&client_.cancellation(), &context);
@@ -178,12 +179,12 @@ class Appender {
         WEIR_RETURN_IF_ERROR(Take(reply, guard, &sent));
       }
       if (replies.ended()) return absl::OkStatus();
-      if (sent < unanswered_.size()) {
+      const size_t limit = at_end_ ? std::max(1, options_.window) : 1;
+      if (sent < std::min(limit, unanswered_.size())) {
         if (!Send(wire, unanswered_[sent])) return WaitForEnd(replies, guard);
         guard.Heard();
         ++sent;
-      } else if (!source_ended_ &&
-                 unanswered_.size() < static_cast<size_t>(options_.window)) {
+      } else if (!source_ended_ && unanswered_.size() < limit) {
         WEIR_RETURN_IF_ERROR(ReadSource());
       } else if (unanswered_.empty()) {
         return absl::OkStatus();
@@ -227,6 +228,7 @@ class Appender {
       return absl::InternalError("an answer came out of order");
     }
     --*sent;
+    at_end_ = !reply.append().duplicate();
     guard.Heard(/*armed=*/false);
     Answered(reply.append());
     guard.Heard(/*armed=*/!unanswered_.empty());
@@ -288,6 +290,10 @@ class Appender {
   std::vector<uint32_t> room_;
   std::deque<Item> unanswered_;  // in order of their positions
   uint64_t end_;                 // of the last item that was read
+  // Whether the last answer on this stream was about new tokens. Before that
+  // appends go one by one: if one that lies in the log conflicts with it, the
+  // next one could begin just at the log's end, and be applied.
+  bool at_end_ = false;
   bool source_ended_ = false;
   bool source_failed_ = false;
   StreamTotals totals_;

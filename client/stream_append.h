@@ -4,7 +4,8 @@
 // At most `window` appends are unanswered, so the memory used does not depend
 // on the length. A broken stream is opened again: the session's position is
 // asked for, and what is unanswered is sent again; the position makes that
-// exactly-once, and a duplicate brings the scores that were lost.
+// exactly-once, and a duplicate brings the scores that were lost. Nothing is
+// appended after a conflict.
 //
 // Threads: runs on its caller's thread, both callbacks too; a second thread
 // reads the stream while it runs.

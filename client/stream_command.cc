@@ -10,6 +10,7 @@
 #include "client/document.h"
 #include "client/errors.h"
 #include "client/flag_range.h"
+#include "client/format.h"
 #include "client/session.h"
 #include "client/stream_report.h"
 #include "client/tool.h"
@@ -38,44 +39,46 @@ class StreamRun {
 
   absl::Status Run() {
     WEIR_ASSIGN_OR_RETURN(client_, tool_.Connect());
-    WEIR_RETURN_IF_ERROR(FindOrOpen());
+    WEIR_RETURN_IF_ERROR(Find());
+    // Before a session is opened, so that a wrong name leaves none behind.
     WEIR_RETURN_IF_ERROR(OpenDocument());
+    if (start_.session_id.empty()) WEIR_RETURN_IF_ERROR(OpenSession());
     const absl::Status status = Stream();
-    if (!status.ok()) Advise();
+    if (!status.ok()) After(status);
     return status;
   }
 
  private:
-  // Takes hold of the session, which stays open unless --close says else.
-  absl::Status FindOrOpen() {
-    std::optional<v1::Session> found;
+  // Finds the model, and the session if it is open.
+  absl::Status Find() {
+    std::string model = flags_.model;
     if (!flags_.session_id.empty()) {
-      absl::StatusOr<v1::Session> session =
+      const absl::StatusOr<v1::Session> found =
           GetSettled(*client_, flags_.session_id);
-      if (session.ok()) {
-        found = *std::move(session);
+      if (found.ok()) {
+        start_.session_id = found->session_id();
+        start_.position = found->position();
+        start_.scored_tokens = found->scored_tokens();
+        start_.sum_log_prob = found->sum_log_prob();
+        model = found->model();
       } else if (flags_.resume ||
-                 ReasonOf(session.status()) != "SESSION_NOT_FOUND") {
-        return session.status();
+                 ReasonOf(found.status()) != "SESSION_NOT_FOUND") {
+        return found.status();
       }
     }
-    WEIR_ASSIGN_OR_RETURN(
-        start_.model,
-        tool_.PickModel(found.has_value() ? found->model() : flags_.model));
-    if (found.has_value()) {
-      start_.position = found->position();
-      start_.scored_tokens = found->scored_tokens();
-      start_.sum_log_prob = found->sum_log_prob();
-    }
+    WEIR_ASSIGN_OR_RETURN(start_.model, tool_.PickModel(model));
+    return absl::OkStatus();
+  }
+
+  // The session stays open unless --close says else.
+  absl::Status OpenSession() {
     v1::OpenSessionRequest request;
     request.set_session_id(flags_.session_id);
     request.set_model(start_.model.name());
-    WEIR_ASSIGN_OR_RETURN(Session session,
-                          found.has_value()
-                              ? Session::Attach(*client_, found->session_id())
-                              : Session::Open(*client_, request));
+    WEIR_ASSIGN_OR_RETURN(Session session, Session::Open(*client_, request));
     session.Detach();
     start_.session_id = session.id();
+    opened_ = true;
     return absl::OkStatus();
   }
 
@@ -182,11 +185,20 @@ class StreamRun {
                                  ": it has read something else, or more");
   }
 
-  // After an error: how to go on.
-  void Advise() {
-    if (tool_.json() || report_ == nullptr || flags_.file == "-") return;
-    tool_.out().Note("stopped at position " +
-                     std::to_string(report_->position()) +
+  // After an error: how to go on, if anything was appended; else the new
+  // session is of no use.
+  void After(const absl::Status& status) {
+    const bool interrupted = tool_.cancellation()->cancelled();
+    if (opened_ && !interrupted && report_->position() == 0 &&
+        !ReasonOf(status).empty()) {
+      client_->CloseSession(start_.session_id).IgnoreError();
+      return;
+    }
+    const bool advanced = report_->position() > start_.position;
+    if (tool_.json() || flags_.file == "-" || (!interrupted && !advanced)) {
+      return;
+    }
+    tool_.out().Note("stopped at position " + FormatCount(report_->position()) +
                      "; go on with: weir stream " + flags_.file +
                      " --session " + start_.session_id + " --resume\n");
   }
@@ -202,6 +214,7 @@ class StreamRun {
   uint64_t from_ = 0;            // position of the first token that is sent
   uint64_t read_to_ = 0;
   bool send_start_token_ = false;
+  bool opened_ = false;  // here
 };
 
 }  // namespace

@@ -147,7 +147,11 @@ std::string RenderTop(const Reading& now,
   const Histogram batch = interval.HistogramOf("weir_batch_size");
   const Histogram tokens = interval.HistogramOf("weir_batch_tokens");
   const Histogram steps = interval.HistogramOf("weir_step_duration_seconds");
-  std::string text = HeadLine(page, address, now.time) + "\n";
+  std::string text =
+      HeadLine(page, address, now.time) +
+      (before == nullptr ? "rates since its start\n\n"
+                         : "rates of the last " +
+                               FormatFixed(interval.seconds(), 1) + " s\n\n");
   text += Line("sessions",
                Gauge(page, "weir_sessions") + " open, " +
                    Gauge(page, "weir_sessions_created_total") +

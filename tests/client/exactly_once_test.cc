@@ -202,6 +202,31 @@ TEST(ExactlyOnceTest, AConflictEndsAStreamWithItsReason) {
   EXPECT_EQ(server.log(session->id()), document);
 }
 
+TEST(ExactlyOnceTest, NothingIsAppendedAfterAConflictAtTheLogsVeryEnd) {
+  FakeServer server;
+  Client client(Options(server));
+  const std::vector<uint32_t> document = Document(100);
+  std::vector<uint32_t> other = Document(300);
+  other[95] ^= 1;
+  for (int round = 0; round < 20; ++round) {
+    auto session = Session::Open(client, OpenFake());
+    ASSERT_TRUE(session.ok());
+    ASSERT_TRUE(session->Append(document).ok());
+
+    const absl::Status status =
+        StreamAppend(client,
+                     session->id(),
+                     0,
+                     {.append_tokens = 10},
+                     From(other),
+                     [](const AppendedPart&, const StreamTotals&) {})
+            .status();
+
+    EXPECT_EQ(ReasonOf(status), "POSITION_CONFLICT");
+    EXPECT_EQ(server.log(session->id()), document);
+  }
+}
+
 TEST(ExactlyOnceTest, AHangingStreamIsOpenedAgain) {
   FakeServer server;
   ClientOptions client_options = Options(server);
