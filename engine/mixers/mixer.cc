@@ -4,14 +4,8 @@
 #include "engine/mixers/parallel.h"
 
 namespace weir::engine {
-namespace {
 
-// Where a chunk's matrix products overtake the recurrence token by token.
-constexpr int64_t kChunkRowTokensMin = 16;
-
-}  // namespace
-
-bool IsShortRow(int64_t tokens) { return tokens < kChunkRowTokensMin; }
+bool IsShortRow(int64_t tokens) { return tokens < kChunkTokensMin; }
 
 void RunRecurrence(const Batch& batch, RecurrenceArgs args) {
   const int32_t short_rows = batch.short_rows;
@@ -34,7 +28,7 @@ void RunRecurrence(const Batch& batch, RecurrenceArgs args) {
   if (long_rows > 0) {
     ParallelFor(
         int64_t{long_rows} * args.heads,
-        state * kChunkRowTokensMin,
+        state * kChunkTokensMin,
         [&](int64_t begin, int64_t end) { RecurrenceChunk(args, begin, end); });
   }
 }
