@@ -150,14 +150,13 @@ TEST(TopViewTest, ShowsWhatThePageHolds) {
 
   const std::string text = RenderTop(now, nullptr, "127.0.0.1:9470", 200);
 
-  EXPECT_THAT(
-      text,
-      AllOf(HasSubstr("weir 0.1.0 at 127.0.0.1:9470, model demo"),
-            HasSubstr("7 open"),
-            HasSubstr("7 used, 1,785 free"),
-            HasSubstr("2.50 rows"),
-            HasSubstr("BAD_ID 12, QUEUE_FULL 3\n"),
-            HasSubstr("step         157 ms  200 ms  200 ms    100")));
+  EXPECT_THAT(text,
+              AllOf(HasSubstr("weir 0.1.0 at 127.0.0.1:9470, model demo"),
+                    HasSubstr("7 open"),
+                    HasSubstr("7 used, 1,785 free"),
+                    HasSubstr("2.50 rows"),
+                    HasSubstr("BAD_ID 12, QUEUE_FULL 3\n"),
+                    HasSubstr("step         157 ms  200 ms  200 ms    100")));
   EXPECT_EQ(TopJson(now, nullptr)["errors"]["BAD_ID"], 12);
   EXPECT_FALSE(TopJson(now, nullptr)["errors"].contains("BAD_TTL"));
   EXPECT_EQ(TopJson(now, nullptr)["latency_seconds"]["step"]["count"], 100);
