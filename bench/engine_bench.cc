@@ -232,4 +232,5 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace weir::bench
 
+// NOLINTNEXTLINE(bugprone-exception-escape): a measurement just ends.
 int main(int argc, char** argv) { return weir::bench::Main(argc, argv); }

@@ -43,7 +43,8 @@ std::string FormatBytes(uint64_t bytes) {
 
 std::string FormatRate(double rate) {
   if (!std::isfinite(rate) || rate < 0) return "-";
-  if (rate >= 99.95) return FormatCount(static_cast<uint64_t>(rate + 0.5));
+  if (rate >= 99.95)
+    return FormatCount(static_cast<uint64_t>(std::llround(rate)));
   return FormatFixed(rate, rate >= 9.995 ? 1 : 2);
 }
 

@@ -43,7 +43,7 @@ class StreamRun {
     // Before a session is opened, so that a wrong name leaves none behind.
     WEIR_RETURN_IF_ERROR(OpenDocument());
     if (start_.session_id.empty()) WEIR_RETURN_IF_ERROR(OpenSession());
-    const absl::Status status = Stream();
+    absl::Status status = Stream();
     if (!status.ok()) After(status);
     return status;
   }

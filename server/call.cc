@@ -60,19 +60,19 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Call::Begin(
   return reactor;
 }
 
-void Call::Send(grpc::ByteBuffer message, bool event) {
+void Call::Send(const grpc::ByteBuffer& message, bool event) {
   if (event) state_->unsent.fetch_add(1, std::memory_order_relaxed);
   const std::lock_guard lock(mutex_);
   if (ended_ || closing_) return;
-  queue_.push_back({std::move(message), event});
+  queue_.push_back({message, event});
   Pump();
 }
 
-void Call::SendLast(grpc::ByteBuffer message, bool event) {
+void Call::SendLast(const grpc::ByteBuffer& message, bool event) {
   if (event) state_->unsent.fetch_add(1, std::memory_order_relaxed);
   const std::lock_guard lock(mutex_);
   if (ended_ || closing_) return;
-  queue_.push_back({std::move(message), event});
+  queue_.push_back({message, event});
   closing_ = true;
   Pump();
 }

@@ -95,9 +95,9 @@ class Call : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
       std::shared_ptr<Call> call);
 
   // Queues a message. `event`: counts in CallState::unsent until it is sent.
-  void Send(grpc::ByteBuffer message, bool event = false);
+  void Send(const grpc::ByteBuffer& message, bool event = false);
   // Queues the last message of a call that ends with OK.
-  void SendLast(grpc::ByteBuffer message, bool event = false);
+  void SendLast(const grpc::ByteBuffer& message, bool event = false);
   // Ends the call when what is queued has been sent.
   void Close(const absl::Status& status);
   // Ends the call now; what is queued is dropped.

@@ -150,7 +150,8 @@ std::span<const RpcName> RpcNames() {
   return *names;
 }
 
-RawService::RawService(std::shared_ptr<Host> host, std::string_view service) {
+RawService::RawService(const std::shared_ptr<Host>& host,
+                       std::string_view service) {
   using Handler = grpc::internal::CallbackBidiHandler<ByteBuffer, ByteBuffer>;
   using RpcMethod = grpc::internal::RpcServiceMethod;
   int index = 0;

@@ -27,7 +27,7 @@ std::span<const RpcName> RpcNames();
 // registered as a stream of raw messages: see call.h.
 class RawService final : public grpc::Service {
  public:
-  RawService(std::shared_ptr<Host> host, std::string_view service);
+  RawService(const std::shared_ptr<Host>& host, std::string_view service);
 
  private:
   std::vector<std::unique_ptr<std::string>> paths_;  // gRPC keeps pointers

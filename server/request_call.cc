@@ -62,7 +62,7 @@ void GenerateCall::Handle(std::string_view bytes) {
   request->on_event = [self, last](const service::GenerateEvent& event) {
     grpc::ByteBuffer message = Pack(event);
     if (event.finish == service::FinishReason::kNone) {
-      self->Send(std::move(message), true);
+      self->Send(message, true);
     } else {
       last->Swap(&message);
     }
@@ -70,7 +70,7 @@ void GenerateCall::Handle(std::string_view bytes) {
   host().service->Generate(
       *std::move(request),
       ServiceContext(),
-      [self, last](absl::StatusOr<service::GenerateResult> result) {
+      [self, last](const absl::StatusOr<service::GenerateResult>& result) {
         if (result.ok()) return self->SendLast(*last);
         if (service::ReasonOf(result.status()) == Reason::kSlowConsumer) {
           return self->Abort(result.status());

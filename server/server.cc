@@ -96,7 +96,7 @@ class Server::Ticker {
 };
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(Parts parts,
-                                                       Options options) {
+                                                       const Options& options) {
   SilenceLibraries();
   grpc::EnableDefaultHealthCheckService(true);
   static const bool reflection = [] {

@@ -38,7 +38,7 @@ class Server {
   // Listens and serves; not ready until SetReady. UNAVAILABLE if an address
   // cannot be had.
   static absl::StatusOr<std::unique_ptr<Server>> Create(Parts parts,
-                                                        Options options);
+                                                        const Options& options);
   // Ends all calls at once.
   ~Server();
 

@@ -160,7 +160,7 @@ void StreamCall::StartGenerate(uint64_t item_id,
       [self, item_id, last](const service::GenerateEvent& event) {
         grpc::ByteBuffer message = PackItem(item_id, event);
         if (event.finish == service::FinishReason::kNone) {
-          self->Send(std::move(message), true);
+          self->Send(message, true);
         } else {
           last->Swap(&message);
         }
@@ -168,7 +168,8 @@ void StreamCall::StartGenerate(uint64_t item_id,
   host().service->Generate(
       std::move(request),
       ServiceContext(),
-      [self, item_id, last](absl::StatusOr<service::GenerateResult> result) {
+      [self, item_id, last](
+          const absl::StatusOr<service::GenerateResult>& result) {
         self->Answer(result.ok() ? *last : PackItem(item_id, result.status()),
                      true);
       });
@@ -176,12 +177,12 @@ void StreamCall::StartGenerate(uint64_t item_id,
 
 // Comes on the step thread too, where the service must not be called: what may
 // start now starts when this message has been sent.
-void StreamCall::Answer(grpc::ByteBuffer message, bool generated) {
+void StreamCall::Answer(const grpc::ByteBuffer& message, bool generated) {
   // Under one lock, or the call could be ended between the two.
   const std::lock_guard lock(items_mutex_);
   --running_;
   if (generated) generating_ = false;
-  Send(std::move(message));
+  Send(message);
 }
 
 }  // namespace weir::server

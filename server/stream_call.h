@@ -40,7 +40,7 @@ class StreamCall final : public Call {
                    service::AppendRequest);
   void StartGenerate(uint64_t item_id, service::GenerateRequest);
   // The last answer to an item.
-  void Answer(grpc::ByteBuffer message, bool generated);
+  void Answer(const grpc::ByteBuffer& message, bool generated);
 
   std::shared_ptr<StreamCall> Self() {
     return std::static_pointer_cast<StreamCall>(shared_from_this());

@@ -254,7 +254,7 @@ class Reference {
               double decay,
               double beta) {
     Vector& s = states_[name];
-    s.resize(static_cast<size_t>(kKeyDim * value_dim_), 0.0);
+    s.resize(size_t{kKeyDim} * static_cast<size_t>(value_dim_), 0.0);
     Vector o(v.size(), 0.0);
     for (size_t j = 0; j < v.size(); ++j) {
       double read = 0;
