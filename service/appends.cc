@@ -101,6 +101,46 @@ void Appends::Decide(const SessionPtr& session, AppendPtr append) {
   Accept(session, std::move(append));
 }
 
+int64_t Appends::TokensUntilDone(const Session& session,
+                                 const PendingAppend& append) const {
+  const auto own = static_cast<int64_t>(append.end() - session.applied);
+  int64_t tokens = own;
+  for (const auto& [serial, other] : seams_.table.active()) {
+    if (serial == session.serial) continue;
+    // Round robin: until this one is done another gets as much, or all it has.
+    const uint64_t end =
+        other->rebuild != nullptr ? other->rebuild->target : other->accepted;
+    tokens += std::min(own, static_cast<int64_t>(end - other->applied));
+  }
+  return tokens;
+}
+
+absl::Status Appends::CheckDeadline(const Session& session,
+                                    const PendingAppend& append) {
+  const absl::Duration now = seams_.clock->Now();
+  if (append.call.late(now)) {
+    return Error(Reason::kDeadlineInQueue, "too late before it was accepted");
+  }
+  if (append.call.deadline() == absl::InfiniteDuration()) {
+    return absl::OkStatus();
+  }
+  const int64_t tokens = TokensUntilDone(session, append);
+  const absl::Duration estimate = seams_.pace.Estimate(tokens);
+  if (!append.call.late(now + estimate)) return absl::OkStatus();
+  seams_.pace.OnRefused();
+  const std::string left = absl::FormatDuration(append.call.deadline() - now);
+  return Error(Reason::kDeadlineInQueue,
+               absl::StrCat("the deadline is in ",
+                            left,
+                            ", and the ",
+                            tokens,
+                            " tokens up to the append's end take about ",
+                            absl::FormatDuration(estimate),
+                            "; nothing was applied: allow more time, or append "
+                            "fewer tokens"),
+               {{"limit", left}});
+}
+
 void Appends::Accept(const SessionPtr& session, AppendPtr append) {
   // The last moment at which the client may take it back.
   if (append->call.cancelled()) {
@@ -108,9 +148,8 @@ void Appends::Accept(const SessionPtr& session, AppendPtr append) {
         Error(Reason::kCancelled, "cancelled before it was accepted"));
     return;
   }
-  if (append->call.late(seams_.clock->Now())) {
-    append->call.Answer(
-        Error(Reason::kDeadlineInQueue, "too late before it was accepted"));
+  if (const absl::Status late = CheckDeadline(*session, *append); !late.ok()) {
+    append->call.Answer(late);
     return;
   }
   if (append->duplicates > 0) {

@@ -51,6 +51,12 @@ class Appends {
   void DecideArrived(const SessionPtr& session);
   // Decides one: compares it, accepts it, or answers it.
   void Decide(const SessionPtr& session, AppendPtr append);
+  // Tokens that are fed until the append is done, by what waits now.
+  int64_t TokensUntilDone(const Session& session,
+                          const PendingAppend& append) const;
+  // DEADLINE_IN_QUEUE if it cannot be done in time.
+  absl::Status CheckDeadline(const Session& session,
+                             const PendingAppend& append);
   void Accept(const SessionPtr& session, AppendPtr append);
   void Compare(const SessionPtr& session, AppendPtr append, uint64_t overlap);
   void OnCompared(const SessionPtr& session, absl::StatusOr<LogSlice> slice);

@@ -85,6 +85,7 @@ class Call {
     return context_.call != nullptr &&
            context_.call->cancelled.load(std::memory_order_relaxed);
   }
+  absl::Duration deadline() const { return context_.deadline; }
   bool late(absl::Duration now) const { return now > context_.deadline; }
   // Generated events that the caller has not passed on.
   int32_t unsent() const {

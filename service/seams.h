@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "service/clock.h"
 #include "service/observer.h"
+#include "service/pace.h"
 #include "service/queue.h"
 #include "service/session_table.h"
 #include "service/store.h"
@@ -23,6 +24,7 @@ struct Seams {
   Limits limits;
   Queue* queue = nullptr;
   SessionTable table;
+  Pace pace;
   bool draining = false;
   // The fault that ended it all, or OK.
   absl::Status fault;

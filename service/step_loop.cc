@@ -22,6 +22,7 @@ StepLoop::StepLoop(Service::Parts parts, Limits limits)
              .limits = limits,
              .queue = &queue_,
              .table = {},
+             .pace = {},
              .draining = false,
              .fault = {}},
       commits_(&seams_),

@@ -111,6 +111,7 @@ absl::Status Steps::Run() {
   if (!result.ok()) return result.status();
   stats_.duration = seams_.clock->Now() - start;
   seams_.observer->OnStep(stats_);
+  seams_.pace.OnStep(stats_);
   for (size_t i = 0; i < planned.rows.size(); ++i) {
     Apply(works[planned.rows[i].index],
           static_cast<uint64_t>(planned.rows[i].tokens),

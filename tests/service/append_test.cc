@@ -366,6 +366,52 @@ TEST_F(AppendTest, LateAppendIsDroppedBeforeItIsAccepted) {
   ExpectState(Text("a"));
 }
 
+TEST_F(AppendTest, OneThatCannotBeInTimeIsRefusedAtOnce) {
+  loop_.engine().SetOnStep([this](const engine::Plan& plan) {
+    for (const engine::Row& row : plan.rows) {
+      loop_.clock().Advance(absl::Milliseconds(1) * row.tokens.size());
+    }
+  });
+  const auto in = [this](absl::Duration left) {
+    return CallContext{.deadline = loop_.clock().Now() + left, .call = nullptr};
+  };
+  ASSERT_TRUE(Append(0, Count(0, 512)).ok());
+  const int64_t steps = loop_.engine().steps();
+
+  const auto late =
+      loop_.Append(Request(512, Count(0, 2000)), in(absl::Seconds(1)));
+  loop_.Run();
+  EXPECT_EQ(late.reason(), Reason::kDeadlineInQueue);
+  EXPECT_EQ(loop_.engine().steps(), steps);
+  EXPECT_EQ(Position(), 512u);
+
+  const auto in_time =
+      loop_.Append(Request(512, Count(0, 2000)), in(absl::Seconds(3)));
+  loop_.Run();
+  EXPECT_TRUE(in_time.ok());
+}
+
+TEST_F(AppendTest, WhatWaitsBeforeItCountsToo) {
+  ASSERT_TRUE(Opened("other"));
+  loop_.engine().SetOnStep([this](const engine::Plan& plan) {
+    for (const engine::Row& row : plan.rows) {
+      loop_.clock().Advance(absl::Milliseconds(1) * row.tokens.size());
+    }
+  });
+  ASSERT_TRUE(Append(0, Count(0, 512)).ok());
+  loop_.Append("other", 0, Count(0, 1000));
+  loop_.Append(Request(512, Count(0, 1000)));
+  loop_.RunOnce();  // 512 of these 2,000 tokens
+
+  const auto late = loop_.Append(
+      Request(1512, Count(0, 100)),
+      {.deadline = loop_.clock().Now() + absl::Seconds(1), .call = nullptr});
+  loop_.Run();
+
+  EXPECT_EQ(late.reason(), Reason::kDeadlineInQueue);
+  EXPECT_EQ(Position(), 1512u);
+}
+
 TEST_F(AppendTest, DeadlineThatPassesWhileTheLogIsReadDropsTheTail) {
   Append(0, Text("abcd"));
   loop_.store().Hold();
