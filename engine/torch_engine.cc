@@ -84,6 +84,15 @@ absl::StatusOr<std::unique_ptr<TorchEngine>> TorchEngine::Create(
   }
 }
 
+absl::StatusOr<ModelInfo> TorchEngine::Inspect(const std::string& model_dir) {
+  try {
+    return Model::Inspect(model_dir);
+  } catch (const std::exception& error) {
+    return absl::InternalError(
+        absl::StrCat("looking at ", model_dir, ": ", error.what()));
+  }
+}
+
 absl::StatusOr<std::unique_ptr<TorchEngine>> TorchEngine::CreateThrowing(
     const Options& options) {
   WEIR_ASSIGN_OR_RETURN(

@@ -40,6 +40,10 @@ class TorchEngine final : public Engine {
   static absl::StatusOr<std::unique_ptr<TorchEngine>> Create(
       const Options& options);
 
+  // What a model folder holds, and that Create would take it but for the values
+  // of its weights. Takes no memory for them; errors as Create. Threads: any.
+  static absl::StatusOr<ModelInfo> Inspect(const std::string& model_dir);
+
   const ModelInfo& model() const override { return model_->info(); }
   absl::StatusOr<Ticket> Submit(const Plan& plan) override;
   absl::StatusOr<StepResult> Wait(Ticket ticket) override;

@@ -416,25 +416,4 @@ ConfigOrExit ReadConfig(const std::vector<std::string>& arguments,
   return {*std::move(config), {}};
 }
 
-absl::Status CheckModelFolder(const std::string& folder) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(folder, error)) {
-    return Invalid(absl::StrCat("--model: no folder ", folder));
-  }
-  std::ifstream file(folder + "/config.json", std::ios::binary);
-  const auto json = nlohmann::json::parse(file, nullptr, false);
-  if (!json.is_object() || !json.contains("model_type") ||
-      !json["model_type"].is_string()) {
-    return Invalid(
-        absl::StrCat("--model: ",
-                     folder,
-                     "/config.json is not a JSON object with a model_type"));
-  }
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (entry.path().extension() == ".safetensors") return absl::OkStatus();
-  }
-  return Invalid(
-      absl::StrCat("--model: ", folder, " holds no safetensors file"));
-}
-
 }  // namespace weir::server

@@ -71,8 +71,4 @@ ConfigOrExit ReadConfig(const std::vector<std::string>& arguments,
 // "HOST:PORT" with a host name, an IPv4 address or an IPv6 one in brackets.
 absl::StatusOr<Address> ParseAddress(std::string_view text);
 
-// Looks whether the folder holds a model without loading it: config.json is an
-// object with a model_type, and a safetensors file is there.
-absl::Status CheckModelFolder(const std::string& folder);
-
 }  // namespace weir::server

@@ -1,82 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// weir-server: flags, engine, service, server; then it waits for a signal and
-// drains. The one place that knows which engine and which store there are.
-#include <signal.h>
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
-#include <unistd.h>
-
-#include <cstdio>
-#include <cstdlib>
-#include <string>
-#include <utility>
-#include <vector>
-
-#include "absl/strings/str_cat.h"
-#include "base/status_macros.h"
+// weir-server. The one place that knows which engine and which store there are.
 #include "engine/torch_engine.h"
-#include "server/config.h"
-#include "server/http_page.h"
-#include "server/metrics.h"
-#include "server/server.h"
-#include "server/version.h"
-#include "service/service.h"
+#include "server/process.h"
 #include "store/memory_store.h"
-
-extern char** environ;
 
 namespace weir::server {
 namespace {
-
-constexpr int kExitStart = 1;         // the server could not start
-constexpr int kExitConfig = 2;        // a wrong option
-constexpr int kExitDeviceFault = 86;  // start it anew, elsewhere
-
-// After the last answer, for it to reach its client.
-constexpr absl::Duration kFarewell = absl::Seconds(2);
-constexpr absl::Duration kHealthEvery = absl::Milliseconds(200);
-
-int Fail(int code, std::string_view sentence) {
-  std::fprintf(stderr,
-               "weir-server: %.*s\n",
-               static_cast<int>(sentence.size()),
-               sentence.data());
-  return code;
-}
-
-std::string Message(const absl::Status& status) {
-  return std::string(status.message());
-}
-
-// The engine's OpenMP threads spin while they wait, by default for so long that
-// on a busy machine, or within a container's share of one, a step takes 20 ms
-// in place of 0.6. This bound costs a quiet machine nothing. libgomp reads it
-// when it is loaded, so the program starts itself again once; where that fails
-// it goes on as it is.
-void BoundSpinning(char** argv) {
-  constexpr const char* kSpins = "GOMP_SPINCOUNT";
-  if (getenv(kSpins) != nullptr || getenv("OMP_WAIT_POLICY") != nullptr) return;
-  setenv(kSpins, "10000", 0);
-  execv("/proc/self/exe", argv);
-}
-
-// Every thread inherits the mask, so that the signals wait for sigtimedwait.
-sigset_t BlockSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
-
-void StartLog() {
-  spdlog::set_default_logger(spdlog::stderr_logger_mt("weir"));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v",
-                      spdlog::pattern_time_type::utc);
-}
 
 absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
     const Config& config) {
@@ -91,154 +21,14 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
   return engine::TorchEngine::Create(options);
 }
 
-std::vector<service::Durability> LevelsOf(const service::Store& store) {
-  std::vector<service::Durability> levels;
-  for (service::Durability level : {service::Durability::kApplied,
-                                    service::Durability::kLocal,
-                                    service::Durability::kShared}) {
-    if (store.Supports(level)) levels.push_back(level);
-  }
-  return levels;
-}
-
-void PrintBanner(const Served& served,
-                 int32_t slots,
-                 const Server& server,
-                 const HttpPage* page) {
-  const engine::ModelInfo& model = served.model;
-  std::printf("weir-server %s (%s)\n", kVersion, kRevision);
-  std::printf("model %s: %s, %llu parameters, %u layers, vocabulary %u, %s\n",
-              served.name.c_str(),
-              model.family.c_str(),
-              static_cast<unsigned long long>(model.parameters),
-              model.layers,
-              model.vocabulary,
-              model.dtype.c_str());
-  std::printf("state %llu bytes a session, %d sessions fit\n",
-              static_cast<unsigned long long>(model.state_bytes),
-              slots);
-  if (page != nullptr) {
-    std::printf("metrics on %s\n", page->address().text().c_str());
-  }
-  if (server.admin_address() != nullptr) {
-    std::printf("admin on %s\n", server.admin_address()->text().c_str());
-  }
-  std::printf("listening on %s\n", server.address().text().c_str());
-  std::fflush(stdout);
-}
-
-// Waits for a signal; false if the device failed first.
-bool WaitForSignal(const sigset_t& signals, const service::Service& service) {
-  const timespec wait = absl::ToTimespec(kHealthEvery);
-  while (service.health().ok()) {
-    if (sigtimedwait(&signals, nullptr, &wait) > 0) return true;
-  }
-  return false;
-}
-
-// A second signal ends the process at once.
-void ExitOnSecondSignal(const sigset_t& signals) {
-  signal(SIGTERM, [](int) { _exit(kExitStart); });
-  signal(SIGINT, [](int) { _exit(kExitStart); });
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-}
-
-int ServeUntilSignal(const Config& config,
-                     const sigset_t& signals,
-                     service::Service& service,
-                     Server& server,
-                     std::atomic<bool>& ready) {
-  ready = true;
-  server.SetReady(true);
-  const bool told = WaitForSignal(signals, service);
-  ready = false;
-  server.SetReady(false);
-  if (!told) {
-    spdlog::critical("the device is unfit: {}", Message(service.health()));
-    server.Shutdown(kFarewell);
-    // The engine is not to be touched again, by a destructor neither.
-    std::_Exit(kExitDeviceFault);
-  }
-  spdlog::info("draining for at most {}", absl::FormatDuration(config.drain));
-  ExitOnSecondSignal(signals);
-  const bool drained = service.Drain(config.drain);
-  if (!drained) spdlog::warn("not all accepted work was done in time");
-  server.Shutdown(kFarewell);
-  spdlog::info("stopped");
-  return EXIT_SUCCESS;
-}
-
-int Run(const Config& config, const sigset_t& signals) {
-  const service::SteadyClock clock;
-  Metrics metrics(RpcNames());
-  std::atomic<bool> ready = false;
-  std::unique_ptr<HttpPage> page;
-  if (config.metrics_listen) {
-    auto created = HttpPage::Create(
-        *config.metrics_listen, metrics, [&ready] { return ready.load(); });
-    if (!created.ok()) return Fail(kExitStart, Message(created.status()));
-    page = *std::move(created);
-  }
-
-  auto engine = LoadEngine(config);
-  if (!engine.ok()) return Fail(kExitStart, Message(engine.status()));
-  const int32_t slots = (*engine)->slots();
-  auto store = std::make_unique<store::MemoryStore>();
-  const Served served{.name = config.model_name,
-                      .model = (*engine)->model(),
-                      .limits = config.limits,
-                      .durability = LevelsOf(*store)};
-  metrics.SetServed(served);
-
-  auto service = service::Service::Create({.engine = *std::move(engine),
-                                           .store = std::move(store),
-                                           .clock = &clock,
-                                           .observer = &metrics},
-                                          config.limits);
-  if (!service.ok()) return Fail(kExitStart, Message(service.status()));
-
-  auto server = Server::Create({.service = service->get(),
-                                .metrics = &metrics,
-                                .clock = &clock,
-                                .served = served},
-                               {.listen = config.listen,
-                                .admin_listen = config.admin_listen,
-                                .connections_max = config.connections_max});
-  if (!server.ok()) return Fail(kExitStart, Message(server.status()));
-
-  PrintBanner(served, slots, **server, page.get());
-  return ServeUntilSignal(config, signals, **service, **server, ready);
-}
-
-int CheckOnly(const Config& config) {
-  const absl::Status folder = CheckModelFolder(config.model_dir);
-  if (!folder.ok()) return Fail(kExitConfig, Message(folder));
-  for (const std::string& line : config.lines) {
-    std::printf("%s\n", line.c_str());
-  }
-  std::printf("the configuration is good\n");
-  return EXIT_SUCCESS;
-}
-
-int Main(int argc, char** argv) {
-  std::vector<std::string> environment;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    environment.emplace_back(*entry);
-  }
-  const ConfigOrExit read = ReadConfig({argv + 1, argv + argc}, environment);
-  if (!read.config) {
-    if (read.exit.code != 0) return Fail(read.exit.code, read.exit.text);
-    std::fputs(read.exit.text.c_str(), stdout);
-    return EXIT_SUCCESS;
-  }
-  if (read.config->check_only) return CheckOnly(*read.config);
-  BoundSpinning(argv);
-  StartLog();
-  const sigset_t signals = BlockSignals();
-  return Run(*read.config, signals);
-}
-
 }  // namespace
 }  // namespace weir::server
 
-int main(int argc, char** argv) { return weir::server::Main(argc, argv); }
+int main(int argc, char** argv) {
+  const weir::server::ProcessParts parts = {
+      .load_engine = weir::server::LoadEngine,
+      .inspect_model = weir::engine::TorchEngine::Inspect,
+      .make_store = [] { return std::make_unique<weir::store::MemoryStore>(); },
+  };
+  return weir::server::RunProcess(argc, argv, parts);
+}

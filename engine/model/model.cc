@@ -42,12 +42,34 @@ std::unique_ptr<Mixer> MakeMixer(const ModelConfig& config) {
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& folder,
                                                    const Options& options) {
   WEIR_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(folder));
+  WEIR_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
+                        Make(checkpoint, options));
+  WEIR_ASSIGN_OR_RETURN(const std::vector<WeightSlot> slots,
+                        model->Place(checkpoint));
+  WEIR_RETURN_IF_ERROR(LoadWeights(checkpoint, slots, options.allow_nonfinite));
+  for (Buffer* buffer : {&model->residual_,
+                         &model->normed_,
+                         &model->part_,
+                         &model->workspace_}) {
+    WEIR_RETURN_IF_ERROR(buffer->Allocate());
+  }
+  return model;
+}
+
+absl::StatusOr<ModelInfo> Model::Inspect(const std::string& folder) {
+  WEIR_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(folder));
+  WEIR_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model,
+                        Make(checkpoint, {.pass_tokens_max = 1}));
+  WEIR_RETURN_IF_ERROR(model->Place(checkpoint).status());
+  return model->info();
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Make(const Checkpoint& checkpoint,
+                                                   const Options& options) {
   WEIR_ASSIGN_OR_RETURN(
       ModelConfig config,
       ParseConfig(checkpoint.config(), checkpoint.folder() + "/config.json"));
-  std::unique_ptr<Model> model(new Model(std::move(config), options));
-  WEIR_RETURN_IF_ERROR(model->LoadFrom(checkpoint));
-  return model;
+  return std::unique_ptr<Model>(new Model(std::move(config), options));
 }
 
 Model::Model(ModelConfig config, const Options& options)
@@ -82,7 +104,8 @@ Model::Model(ModelConfig config, const Options& options)
   workspace_ = Buffer(workspace * options.pass_tokens_max);
 }
 
-absl::Status Model::LoadFrom(const Checkpoint& checkpoint) {
+absl::StatusOr<std::vector<WeightSlot>> Model::Place(
+    const Checkpoint& checkpoint) {
   const LayerNames names = NamesOf(config_);
   const std::vector<int64_t> table = {config_.vocabulary, config_.hidden};
   std::vector<WeightSlot> slots = {{.name = names.root + "embeddings.weight",
@@ -103,11 +126,6 @@ absl::Status Model::LoadFrom(const Checkpoint& checkpoint) {
     slots.push_back({.name = kHead, .shape = table, .buffer = &head_});
   }
   WEIR_RETURN_IF_ERROR(CheckWeights(checkpoint, slots, unused));
-  WEIR_RETURN_IF_ERROR(
-      LoadWeights(checkpoint, slots, options_.allow_nonfinite));
-  for (Buffer* buffer : {&residual_, &normed_, &part_, &workspace_}) {
-    WEIR_RETURN_IF_ERROR(buffer->Allocate());
-  }
 
   info_.family = config_.family;
   info_.dtype = WeightDtypeName(checkpoint.Find(slots[0].name)->dtype);
@@ -120,7 +138,7 @@ absl::Status Model::LoadFrom(const Checkpoint& checkpoint) {
   info_.trained_length = config_.trained_length;
   info_.byte_tokens = !checkpoint.has_tokenizer() && info_.vocabulary >= 256;
   info_.start_token = config_.start_token;
-  return absl::OkStatus();
+  return slots;
 }
 
 void Model::Embed(const uint32_t* tokens, int64_t count) {

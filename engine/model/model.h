@@ -31,6 +31,9 @@ class Model {
   // RESOURCE_EXHAUSTED for one that does not fit.
   static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& folder,
                                                      const Options& options);
+  // What the folder holds. Checks all but the weights' values and takes no
+  // memory for them; errors as Load.
+  static absl::StatusOr<ModelInfo> Inspect(const std::string& folder);
 
   const ModelInfo& info() const { return info_; }
   // What a session holds. The last tensor, "output" [hidden], is the final
@@ -51,7 +54,10 @@ class Model {
  private:
   Model(ModelConfig config, const Options& options);
 
-  absl::Status LoadFrom(const Checkpoint& checkpoint);
+  static absl::StatusOr<std::unique_ptr<Model>> Make(
+      const Checkpoint& checkpoint, const Options& options);
+  // Where the checkpoint's tensors go, each of its right shape. Fills info_.
+  absl::StatusOr<std::vector<WeightSlot>> Place(const Checkpoint& checkpoint);
   void Embed(const uint32_t* tokens, int64_t count);
 
   const ModelConfig config_;

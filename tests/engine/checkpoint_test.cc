@@ -27,11 +27,19 @@ std::string Word(const absl::Status& status) {
   return message.substr(0, message.find(':'));
 }
 
+// Loads it, and looks at it without: both must say the same but for values.
 absl::Status Load(const std::string& folder, bool allow_nonfinite = false) {
-  return TorchEngine::Create({.model_dir = folder,
-                              .slots = 1,
-                              .allow_nonfinite = allow_nonfinite})
-      .status();
+  const absl::Status loaded =
+      TorchEngine::Create(
+          {.model_dir = folder, .slots = 1, .allow_nonfinite = allow_nonfinite})
+          .status();
+  const absl::Status seen = TorchEngine::Inspect(folder).status();
+  if (Word(loaded) == "NON_FINITE") {
+    EXPECT_TRUE(seen.ok()) << seen;
+  } else {
+    EXPECT_EQ(seen, loaded);
+  }
+  return loaded;
 }
 
 // Moves the model's tensors into two shards and writes their index.

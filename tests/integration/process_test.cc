@@ -31,11 +31,12 @@ const std::string kDemo = std::string(WEIR_SOURCE_DIR) + "/models/demo";
 // A running weir-server; killed with the object.
 class Process {
  public:
-  explicit Process(const Words& arguments) {
+  explicit Process(const Words& arguments,
+                   const char* binary = WEIR_SERVER_BINARY) {
     int out[2], err[2];
     EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
     EXPECT_EQ(pipe2(err, O_CLOEXEC), 0);
-    std::vector<char*> argv = {const_cast<char*>(WEIR_SERVER_BINARY)};
+    std::vector<char*> argv = {const_cast<char*>(binary)};
     for (const std::string& word : arguments) {
       argv.push_back(const_cast<char*>(word.c_str()));
     }
@@ -199,6 +200,36 @@ TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
   EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5));
 }
 
+TEST(ProcessTest, ADeviceThatFailsEndsItWithItsOwnCodeAndNoReplySaysOkAfter) {
+  Process server(Serve(), WEIR_FAULT_SERVER_BINARY);
+  const std::string banner = server.OutTo("listening on ");
+  const auto channel =
+      grpc::CreateChannel(AddressAfter(banner, "listening on "),
+                          grpc::InsecureChannelCredentials());
+  const auto sessions = v1::Sessions::NewStub(channel);
+  v1::OpenSessionRequest open;
+  open.set_session_id("a");
+  open.set_model("demo");
+  grpc::ClientContext opening;
+  v1::OpenSessionReply opened;
+  ASSERT_TRUE(sessions->OpenSession(&opening, open, &opened).ok());
+  const auto append = [&](uint64_t position) {
+    grpc::ClientContext context;
+    v1::AppendReply reply;
+    return sessions->Append(&context, MakeAppend("a", position, "x"), &reply);
+  };
+  ASSERT_TRUE(append(0).ok());
+  ASSERT_TRUE(append(1).ok());
+  const auto begun = std::chrono::steady_clock::now();
+
+  EXPECT_EQ(ReasonOf(append(2)), "DEVICE_FAULT");
+
+  EXPECT_FALSE(append(2).ok());
+  EXPECT_EQ(server.Wait(), 86);
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5));
+  EXPECT_THAT(server.Rest(), HasSubstr("the device is unfit"));
+}
+
 struct WrongStart {
   Words words;
   int code;
@@ -213,12 +244,21 @@ TEST(ProcessTest, AStartThatFailsSaysWhyInOneLine) {
   Process running(Serve());
   const std::string taken =
       AddressAfter(running.OutTo("listening on "), "listening on ");
+  // What only its values show is not looked at: all but the end of the file.
+  std::filesystem::create_directory(folder + "/cut");
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    std::filesystem::copy(kDemo + "/" + name, folder + "/cut");
+  }
+  const std::string weights = folder + "/cut/model.safetensors";
+  std::filesystem::resize_file(weights,
+                               std::filesystem::file_size(weights) - 4);
   const WrongStart cases[] = {
       {{}, 2, "--model"},
       {{"--model", kDemo, "--threads", "0"}, 2, "--threads"},
       {{"--model", kDemo, "--frobnicate"}, 2, "--frobnicate"},
       {{"--model", kDemo, "--config", folder + "/weir.json"}, 2, "--config"},
       {{"--model", folder + "/none", "--check-config"}, 2, "--model"},
+      {{"--model", folder + "/cut", "--check-config"}, 2, "OFFSETS"},
       {{"--model", folder + "/none", "--metrics-listen", "off"}, 1, "none"},
       {{"--model", folder, "--metrics-listen", "off"}, 1, "config.json"},
       {{"--model", kDemo, "--slots", "1", "--metrics-listen", taken},
@@ -253,6 +293,7 @@ TEST(ProcessTest, CheckConfigPrintsTheConfigurationAndLoadsNothing) {
   const std::string text = server.Rest();
   EXPECT_THAT(text, HasSubstr("model = other=" + kDemo + "  (flag)"));
   EXPECT_THAT(text, HasSubstr("listen = 127.0.0.1:7070  (default)"));
+  EXPECT_THAT(text, HasSubstr("model other: gated_deltanet, "));
 }
 
 }  // namespace

@@ -302,17 +302,5 @@ TEST_F(ConfigFileTest, AMissingFileIsNamed) {
   EXPECT_THAT(read.exit.text, HasSubstr(folder_ + "/none"));
 }
 
-TEST_F(ConfigFileTest, AModelFolderIsLookedAtWithoutLoadingIt) {
-  EXPECT_THAT(std::string(CheckModelFolder(folder_ + "/none").message()),
-              HasSubstr("no folder"));
-  EXPECT_THAT(std::string(CheckModelFolder(folder_).message()),
-              HasSubstr("config.json"));
-  std::ofstream(folder_ + "/config.json") << R"({"model_type": "mamba2"})";
-  EXPECT_THAT(std::string(CheckModelFolder(folder_).message()),
-              HasSubstr("safetensors"));
-  std::ofstream(folder_ + "/model.safetensors") << "x";
-  EXPECT_TRUE(CheckModelFolder(folder_).ok());
-}
-
 }  // namespace
 }  // namespace weir::server
