@@ -77,7 +77,7 @@ class Load {
   grpc::Status Run(v1::Sessions::Stub& stub) {
     grpc::ClientContext context;
     auto stream = stub.Stream(&context);
-    start_ = window_start_ = SteadyClock::now();
+    start_ = early_start_ = window_start_ = SteadyClock::now();
     int on_the_way = 0;
     while (applied_ < options_.tokens) {
       while (on_the_way < kWindow && sent_ < options_.tokens) {
@@ -93,6 +93,7 @@ class Load {
       if (!reply.has_append()) continue;
       --on_the_way;
       applied_ = reply.append().position();
+      EndEarly();
       EndWindows();
     }
     stop_ = SteadyClock::now();
@@ -105,6 +106,8 @@ class Load {
     result["load_tokens"] = applied_;
     result["load_tokens_per_second"] =
         static_cast<double>(applied_) / Seconds(start_, stop_);
+    result["load_early_positions"] = early_positions_;
+    result["load_early_ms_per_1000_tokens"] = early_ms_;
     result["load_window_tokens"] = kWindowTokens;
     result["load_window_ms_per_1000_tokens"] = window_ms_;
     result["load_window_resident_bytes"] = window_resident_;
@@ -128,6 +131,18 @@ class Load {
     return item;
   }
 
+  // The first windows are short, and each twice as long as the one before.
+  void EndEarly() {
+    if (applied_ < next_early_ || next_early_ > kWindowTokens) return;
+    const auto now = SteadyClock::now();
+    early_positions_.push_back(applied_);
+    early_ms_.push_back(Seconds(early_start_, now) * 1e6 /
+                        static_cast<double>(applied_ - early_from_));
+    early_from_ = applied_;
+    early_start_ = now;
+    next_early_ *= 2;
+  }
+
   void EndWindows() {
     if (applied_ < (window_ms_.size() + 1) * kWindowTokens) return;
     const auto now = SteadyClock::now();
@@ -145,7 +160,11 @@ class Load {
   uint64_t sent_ = 0;
   uint64_t applied_ = 0;
   uint64_t window_from_ = 0;
-  SteadyClock::time_point start_, stop_, window_start_;
+  uint64_t early_from_ = 0;
+  uint64_t next_early_ = 1000;
+  SteadyClock::time_point start_, stop_, early_start_, window_start_;
+  std::vector<uint64_t> early_positions_;
+  std::vector<double> early_ms_;
   std::vector<double> window_ms_;
   std::vector<uint64_t> window_resident_;
 };

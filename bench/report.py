@@ -7,7 +7,6 @@
 
 import datetime
 import json
-import math
 import pathlib
 import platform
 import statistics
@@ -54,6 +53,10 @@ def gather(parts):
         shares.append(grpc / engine)
     result["grpc_share_of_engine"] = statistics.median(shares)
     stream = load(parts, "stream.json")
+    early = zip(stream["load_early_positions"], stream["load_early_ms_per_1000_tokens"])
+    for number, (position, ms) in enumerate(early, 1):
+        result[f"stream_early_{number:02d}_position"] = position
+        result[f"stream_early_{number:02d}_ms_per_1000_tokens"] = ms
     windows = stream["load_window_ms_per_1000_tokens"]
     resident = stream["load_window_resident_bytes"]
     result["stream_tokens"] = stream["load_tokens"]
@@ -113,98 +116,39 @@ def page(result):
     return "\n".join(lines) + "\n"
 
 
-class Plot:
-    """A log-log plot in plain SVG."""
+def plot(result, path):
+    """What an append costs, by position: ours, and without a state."""
+    import matplotlib
 
-    WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 440, 76, 24, 56, 56
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "weir", "font.size": 10})
+    from matplotlib import pyplot, ticker
 
-    def __init__(self, title, x_range, y_range):
-        self.x_range, self.y_range = x_range, y_range
-        self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.WIDTH} {self.HEIGHT}" '
-            'font-family="sans-serif" font-size="13">',
-            f'<rect width="{self.WIDTH}" height="{self.HEIGHT}" fill="#ffffff"/>',
-            f'<text x="{self.LEFT}" y="26" font-size="16" fill="#1c1c1c">{title}</text>',
-        ]
-
-    def x(self, value):
-        low, high = map(math.log10, self.x_range)
-        width = self.WIDTH - self.LEFT - self.RIGHT
-        return self.LEFT + (math.log10(value) - low) / (high - low) * width
-
-    def y(self, value):
-        low, high = map(math.log10, self.y_range)
-        height = self.HEIGHT - self.TOP - self.BOTTOM
-        return self.HEIGHT - self.BOTTOM - (math.log10(value) - low) / (high - low) * height
-
-    def axes(self, x_label, y_label, x_ticks, y_ticks):
-        for value, text in x_ticks:
-            at = self.x(value)
-            self.parts.append(
-                f'<line x1="{at:.1f}" y1="{self.TOP}" x2="{at:.1f}" y2="{self.HEIGHT - self.BOTTOM}" stroke="#e4e4e4"/>'
-                f'<text x="{at:.1f}" y="{self.HEIGHT - self.BOTTOM + 18}" text-anchor="middle" fill="#444">{text}</text>'
-            )
-        for value, text in y_ticks:
-            at = self.y(value)
-            self.parts.append(
-                f'<line x1="{self.LEFT}" y1="{at:.1f}" x2="{self.WIDTH - self.RIGHT}" y2="{at:.1f}" stroke="#e4e4e4"/>'
-                f'<text x="{self.LEFT - 8}" y="{at + 4:.1f}" text-anchor="end" fill="#444">{text}</text>'
-            )
-        self.parts.append(
-            f'<text x="{(self.LEFT + self.WIDTH - self.RIGHT) / 2}" y="{self.HEIGHT - 14}" text-anchor="middle" fill="#1c1c1c">{x_label}</text>'
-            f'<text transform="translate(20 {(self.TOP + self.HEIGHT - self.BOTTOM) / 2}) rotate(-90)" text-anchor="middle" fill="#1c1c1c">{y_label}</text>'
-        )
-
-    def line(self, points, colour, dashed=False, marks=False):
-        path = " ".join(f"{self.x(px):.1f},{self.y(py):.1f}" for px, py in points)
-        dash = ' stroke-dasharray="6 5"' if dashed else ""
-        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.2"{dash}/>')
-        if marks:
-            for px, py in points:
-                self.parts.append(f'<circle cx="{self.x(px):.1f}" cy="{self.y(py):.1f}" r="3.5" fill="{colour}"/>')
-
-    def label(self, point, text, colour, anchor="start", dy=-10):
-        self.parts.append(
-            f'<text x="{self.x(point[0]):.1f}" y="{self.y(point[1]) + dy:.1f}" text-anchor="{anchor}" fill="{colour}">{text}</text>'
-        )
-
-    def text(self):
-        return "\n".join(self.parts + ["</svg>"]) + "\n"
-
-
-def plot(result):
+    early = [(result[f"stream_early_{n:02d}_position"], result[f"stream_early_{n:02d}_ms_per_1000_tokens"])
+             for n in range(1, 100) if f"stream_early_{n:02d}_position" in result]
     windows = sorted(k for k in result if k.startswith("stream_window_") and k.endswith("tokens"))
     step = result["stream_tokens"] / len(windows)
-    # The first point stands at 1,000, which the first window's mean holds for.
-    ours = [(1000, result[windows[0]])]
-    ours += [(step * (i + 1), result[name]) for i, name in enumerate(windows)]
+    ours = early + [(step * n, result[name]) for n, name in enumerate(windows, 1)]
     measured = [(n * 1000, result[f"reencode_{n}k_seconds"] * 1000) for n in (1, 2, 4, 8, 16, 32)]
     per_token = measured[-1][1] / measured[-1][0]
-    computed = [measured[-1]] + [(n, n * per_token) for n in (64e3, 128e3, 256e3, 512e3, 1e6)]
-    top = 10 ** math.ceil(math.log10(computed[-1][1]))
-    low = 10 ** math.floor(math.log10(min(y for _, y in ours)))
-    figure = Plot("What an append of 1,000 tokens costs, by the position it is made at", (1000, 1e6), (low, top))
-    ticks = []
-    value = low
-    while value <= top:
-        ticks.append((value, f"{value:,.0f} ms"))
-        value *= 10
-    figure.axes(
-        "position (tokens the session has accepted)",
-        "milliseconds per append of 1,000 tokens",
-        [(1e3, "1,000"), (1e4, "10,000"), (1e5, "100,000"), (1e6, "1,000,000")],
-        ticks,
-    )
-    figure.line(ours, "#1565c0", marks=True)
-    figure.label(ours[len(ours) // 2], "Weir: the state is kept", "#1565c0", anchor="middle", dy=24)
-    figure.line(measured, "#c0392b", marks=True)
-    figure.line(computed, "#c0392b", dashed=True)
-    figure.label(measured[3], "no state kept: the document is encoded again", "#c0392b", anchor="end")
-    figure.label(computed[-2], "computed", "#c0392b", anchor="end")
-    figure.parts.append(
-        f'<text x="{Plot.LEFT}" y="44" font-size="11" fill="#666">demo model, {result["machine"]}, {result["date"]}</text>'
-    )
-    return figure.text()
+    computed = [measured[-1], (result["stream_tokens"], result["stream_tokens"] * per_token)]
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.8), layout="constrained")
+    stateless, weir = "#c0392b", "#1565c0"
+    axes.loglog(*zip(*measured), "o-", color=stateless, label="stateless: the document is encoded again")
+    axes.loglog(*zip(*computed), "--", color=stateless, label="the same, computed")
+    axes.loglog(*zip(*ours), "o-", color=weir, label="Weir: the state is kept")
+    axes.set_xlim(900, 1.1 * result["stream_tokens"])
+    axes.set_ylim(10, None)
+    axes.set_xlabel("position (tokens the session has accepted)")
+    axes.set_ylabel("milliseconds per append of 1,000 tokens")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    axes.grid(True, which="major", color="#e4e4e4")
+    axes.legend(loc="upper left", frameon=False)
+    figure.suptitle("What an append of 1,000 tokens costs, by the position it is made at", fontsize=12)
+    axes.set_title(f"demo model, {result['machine']}, {result['date']}", fontsize=8, color="#555")
+    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def main():
@@ -212,7 +156,7 @@ def main():
     result = gather(parts)
     json_path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     page_path.write_text(page(result))
-    plot_path.write_text(plot(result))
+    plot(result, plot_path)
 
 
 if __name__ == "__main__":

@@ -38,15 +38,17 @@ start_server() {
   exit 1
 }
 
-# Torch and transformers in Python, for the comparison alone.
+# Torch and transformers in Python for the comparison, matplotlib for the plot.
 make_venv() {
   source tools/versions.env
-  [[ -e $venv/.complete ]] && return 0
-  say "torch $TORCH_VERSION and transformers $TRANSFORMERS_VERSION in Python, for the comparison (2.5 GB, once)"
+  local made="torch $TORCH_VERSION transformers $TRANSFORMERS_VERSION matplotlib $MATPLOTLIB_VERSION"
+  [[ $(cat "$venv/.complete" 2>/dev/null) == "$made" ]] && return 0
+  say "in Python, for the comparison: $made (2.5 GB, once)"
   /usr/bin/python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    "torch==$TORCH_VERSION" "transformers==$TRANSFORMERS_VERSION" numpy
-  touch "$venv/.complete"
+    "torch==$TORCH_VERSION" "transformers==$TRANSFORMERS_VERSION" \
+    "matplotlib==$MATPLOTLIB_VERSION" numpy
+  printf '%s\n' "$made" >"$venv/.complete"
 }
 
 mkdir -p "$parts" bench/results
@@ -78,5 +80,6 @@ make_venv
 "$venv/bin/python" bench/transformers_mamba2.py "$scratch/mamba2" 4096 "$threads" \
   >"$parts/transformers.json"
 
-/usr/bin/python3 bench/report.py "$parts" bench/results/cpu.json bench/RESULTS.md docs/constant-cost.svg
+"$venv/bin/python" -B bench/report.py "$parts" bench/results/cpu.json bench/RESULTS.md \
+  docs/constant-cost.svg
 say "wrote bench/results/cpu.json, bench/RESULTS.md and docs/constant-cost.svg"
