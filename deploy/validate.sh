@@ -19,6 +19,7 @@ for folder in deploy/kubernetes/*/; do
   output=$rendered/$(basename "$folder").yaml
   "$tools/kubectl" kustomize "$folder" >"$output"
   objects=$(grep -c '^kind:' "$output")
+  "$tools/python" -B deploy/callers.py "$output"
   for version in "${versions[@]}"; do
     "$tools/kubernetes-validate" --kubernetes-version "$version" --strict "$output"
   done
