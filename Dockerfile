@@ -12,8 +12,11 @@ WORKDIR /src
 COPY tools/setup.sh tools/versions.env tools/
 RUN tools/setup.sh build
 COPY . .
-RUN cmake --preset cpu -D WEIR_TESTS=OFF -D WEIR_BENCH=OFF \
-  && ninja -C build bin/weir-server bin/weir \
+# The commit, and how many files are compiled at once: each takes up to 1.5 GB.
+ARG REVISION=
+ARG BUILD_JOBS=2
+RUN cmake --preset cpu -D WEIR_TESTS=OFF -D WEIR_BENCH=OFF -D WEIR_REVISION="$REVISION" \
+  && ninja -C build -j "$BUILD_JOBS" bin/weir-server bin/weir \
   && strip build/bin/weir-server build/bin/weir
 
 FROM ${BASE}

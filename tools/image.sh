@@ -29,7 +29,8 @@ make_base() {
   "${buildah[@]}" inspect --type image "$base" >/dev/null 2>&1 && return 0
   local root=$store/rootfs
   say "a Debian 12 base by debootstrap (once)"
-  rm -rf "$root" "$store/base"
+  # An interrupted debootstrap may have left /proc mounted there.
+  rm -rf --one-file-system "$root" "$store/base"
   mkdir -p "$store/base"
   debootstrap --variant=minbase --include=ca-certificates bookworm "$root" \
     "$(mirror bookworm)" >"$store/debootstrap.log" \
@@ -43,7 +44,7 @@ make_base() {
     --exclude='./var/lib/apt/lists/*' --exclude='./dev/*' .
   printf 'FROM scratch\nADD rootfs.tar /\nCMD ["/bin/bash"]\n' >"$store/base/Dockerfile"
   "${buildah[@]}" bud --quiet --isolation chroot -t "$base" "$store/base" >/dev/null
-  rm -rf "$root" "$store/base"
+  rm -rf --one-file-system "$root" "$store/base"
 }
 
 make_image() {
@@ -55,10 +56,12 @@ make_image() {
   [[ -z ${PIP_INDEX_URL:-} ]] || options+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL")
   say "the Dockerfile by buildah, as $tag"
   "${buildah[@]}" bud --isolation chroot --pull-never --build-arg "BASE=$base" \
-    "${options[@]}" -t "$tag" .
+    --build-arg "REVISION=$(git rev-parse --short=12 HEAD)" \
+    --build-arg "BUILD_JOBS=$(nproc)" "${options[@]}" -t "$tag" .
 }
 
-# Every library is there, and the server starts as the image's user.
+# Every library is there; as the image's user the server starts, takes a text
+# from the client of the image, and stops when told to.
 try_image() {
   local container
   container=$("${buildah[@]}" from --pull-never "$tag")
@@ -69,8 +72,22 @@ try_image() {
     say "the image lacks a library"
     exit 1
   fi
-  "${inside[@]}" /usr/local/bin/weir-server --model demo=/models/demo --check-config
   "${inside[@]}" id
+  local log=$store/server.log
+  # shellcheck disable=SC2016  # the shell within expands it
+  "${inside[@]}" sh -c 'echo "pid $$"; exec "$@"' sh /usr/local/bin/weir-server \
+    --model demo=/models/demo --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 >"$log" 2>&1 &
+  local run=$! address=
+  for _ in $(seq 1 300); do
+    address=$(sed -n 's/^listening on //p' "$log")
+    [[ -z $address ]] && kill -0 "$run" 2>/dev/null || break
+    read -rt 0.2 <> <(:) || true
+  done
+  [[ -n $address ]] || { cat "$log" >&2; exit 1; }
+  "${inside[@]}" /usr/local/bin/weir --server "$address" stream /usr/share/doc/weir/LICENSE
+  kill -TERM "$(sed -n 's/^pid //p' "$log")"
+  wait "$run"
+  tail -n 1 "$log"
 }
 
 tools/setup.sh image
