@@ -32,7 +32,8 @@ void StateColumns(const ChunkScratch& s,
                   int n) {
   const int64_t stride = s.value_stride;
   const float* u = scratch + s.u + n;
-  const Vec keep_less = Broadcast(-a.forget);
+  const Vec carry = Broadcast(a.update.carry);
+  const Vec scale = Broadcast(a.update.scale);
   for (int m = 0; m < s.key_rows; m += 4) {
     Vec acc[4][kVecs] = {};
     const float* k = scratch + s.k_transposed + int64_t{m} * kScoreStride;
@@ -41,7 +42,7 @@ void StateColumns(const ChunkScratch& s,
       for (int x = 0; x < kVecs; ++x) {
         float* p = a.state + (m + r) * stride + n + x * kLanes;
         const Vec old = Load(p);
-        Store(p, Fma(keep_less, old, old) + acc[r][x]);
+        Store(p, Fma(carry, old, Fma(scale, old, acc[r][x])));
       }
     }
   }

@@ -6,6 +6,7 @@
 // Threads: plain functions. Included by the target files only.
 #pragma once
 
+#include "engine/kernels/decay_math.h"
 #include "engine/kernels/recurrence.h"
 #include "engine/kernels/vector.h"
 
@@ -75,7 +76,7 @@ struct HeadChunk {
   float write[kChunk];  // 2^(c_C - c_i)
   float beta[kChunk];
   double sum[kChunk];  // c_i
-  float forget;        // 1 - 2^c_C
+  Decay update;        // 2^c_C
   const float* v;
   int64_t v_stride;
   float* out;

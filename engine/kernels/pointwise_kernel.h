@@ -22,10 +22,11 @@ void SiluMultiplyRows(TokenRows gate,
                       int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     const float* x = gate.data + t * gate.stride;
-    const float* y = up.data + t * up.stride;
+    const float* y = up.data == nullptr ? nullptr : up.data + t * up.stride;
     float* p = out + t * width;
     ForVectors(width, [&](int i, int n) {
-      StoreN(p + i, Silu(LoadN(x + i, n)) * LoadN(y + i, n), n);
+      const Vec factor = y == nullptr ? Broadcast(1.0F) : LoadN(y + i, n);
+      StoreN(p + i, Silu(LoadN(x + i, n)) * factor, n);
     });
   }
 }

@@ -6,7 +6,7 @@
 // read of the state before decay:
 //
 //   w = S^T k   y = S^T q   u = beta (v - d w)   o = d y + u (k.q)
-//   S <- S - (1 - d) S + k u^T
+//   S <- d S + k u^T    rounded as decay_math.h says
 //
 // Bound: beyond the caches 8 K V bytes a token, head and row; within them
 // 4 K V FMAs (3 without a delta rule).
@@ -35,8 +35,8 @@ struct Segment {
   int64_t k_stride;
   int64_t v_stride;
   int64_t out_stride;
-  float decay[kSegmentTokens];   // d
-  float forget[kSegmentTokens];  // 1 - d
+  float decay[kSegmentTokens];  // d
+  Decay update[kSegmentTokens];
   float beta[kSegmentTokens];
   float key_query[kSegmentTokens];  // k.q
 };
@@ -90,7 +90,8 @@ WEIR_INLINE void StepRows(const Segment& a, int t, int row, float* s) {
     out[0] = o[0];
   }
 
-  const Vec keep_less = Broadcast(-a.forget[t]);
+  const Vec carry = Broadcast(a.update[t].carry);
+  const Vec scale = Broadcast(a.update[t].scale);
   ForVectors(
       dim, [&](int i, int n) __attribute__((always_inline)) {
         const Vec key = LoadN(k + i, n);
@@ -98,7 +99,8 @@ WEIR_INLINE void StepRows(const Segment& a, int t, int row, float* s) {
         for (int r = 0; r < kRows; ++r) {
           float* p = s + r * dim + i;
           const Vec x = LoadN(p, n);
-          StoreN(p, Fma(key, Broadcast(u[r]), Fma(keep_less, x, x)), n);
+          const Vec change = Fma(key, Broadcast(u[r]), scale * x);
+          StoreN(p, Fma(carry, x, change), n);
           if (kPrefetch) __builtin_prefetch(p + kRows * dim, 1);
         }
       });
@@ -144,10 +146,10 @@ void StepHead(const RecurrenceArgs& args, int32_t row, int32_t head) {
     a.v = args.v.data + t * args.v.stride + int64_t{head} * args.value_dim;
     a.out = args.out + t * args.out_stride + int64_t{head} * args.value_dim;
     for (int i = 0; i < a.tokens; ++i) {
-      const double forget = -Exp2Minus1(
-          args.log2_decay.data[(t + i) * args.log2_decay.stride + head]);
-      a.forget[i] = static_cast<float>(forget);
-      a.decay[i] = static_cast<float>(1 - forget);
+      const double log2_decay =
+          args.log2_decay.data[(t + i) * args.log2_decay.stride + head];
+      a.update[i] = DecayOf(log2_decay);
+      a.decay[i] = a.update[i].carry + a.update[i].scale;
       if (kDelta) a.beta[i] = args.beta.data[(t + i) * args.beta.stride + head];
       a.key_query[i] =
           Dot<kVecs>(a.k + i * a.k_stride, a.q + i * a.q_stride, a.key_dim);

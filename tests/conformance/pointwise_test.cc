@@ -129,6 +129,9 @@ TEST_P(PointwiseTest, SiluMultiplyReadsStridedTokens) {
       ExpectClose(out[t * kWidth + i], t < 1 ? 9 : want);
     }
   }
+
+  SiluMultiply({gate.data(), kWidth + kGap}, {}, kWidth, out.data(), 0, 1);
+  for (int64_t i = 0; i < kWidth; ++i) ExpectClose(out[i], Silu(gate[i]));
 }
 
 TEST_P(PointwiseTest, DeltaGatesOverTheWholeRange) {

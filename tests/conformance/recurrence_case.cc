@@ -188,6 +188,7 @@ bool RecurrenceCase::GapsUntouched() const {
 
 double RelativeRmse(const std::vector<float>& got,
                     const std::vector<float>& want) {
+  if (want.empty()) return 0;
   double error = 0;
   double square = 1e-60 * static_cast<double>(want.size());
   for (size_t i = 0; i < want.size(); ++i) {

@@ -23,13 +23,24 @@ struct LongStream {
   int32_t period;    // 0: no token repeated
   float log2_decay;  // 1: random
   float beta;        // -1: random
+  double rmse_max = kRmseMax;
 };
+
+// With beta = 2 a step turns the state's part along the key over, and where
+// nothing is forgotten no step damps the rounding of an earlier one.
+constexpr double kUndampedRmseMax = 2e-3;
 
 constexpr LongStream kStreams[] = {
     {"RandomDelta", true, 0, 1, -1},
     {"RandomPlain", false, 0, 1, -1},
     {"RandomSlowDelta", true, 0, -0.001F, -1},
     {"RandomSlowPlain", false, 0, -0.01F, -1},
+    {"NothingForgottenPlain", false, 0, 0, -1},
+    {"RandomDecay1e8Plain", false, 0, -1e-8F, -1},
+    {"RandomDecay1e7Plain", false, 0, -1e-7F, -1},
+    {"RandomDecay1e6Plain", false, 0, -1e-6F, -1},
+    {"RandomDecay1e5Plain", false, 0, -1e-5F, -1},
+    {"RandomDecay1e7Delta", true, 0, -1e-7F, -1},
     {"OneTokenDelta", true, 1, 1, -1},
     {"OneTokenPlain", false, 1, 1, -1},
     {"TwoTokensDelta", true, 2, 1, -1},
@@ -44,6 +55,9 @@ constexpr LongStream kStreams[] = {
     {"BetaTwo", true, 0, 1, 2},
     {"OneTokenBetaTwo", true, 1, 1, 2},
     {"TwoTokensBetaTwo", true, 2, 1, 2},
+    {"OneTokenBetaTwoNothingForgotten", true, 1, 0, 2, kUndampedRmseMax},
+    {"TwoTokensBetaTwoNothingForgotten", true, 2, 0, 2, kUndampedRmseMax},
+    {"BetaTwoNothingForgotten", true, 0, 0, 2, kUndampedRmseMax},
 };
 
 class RecurrenceLongTest : public testing::TestWithParam<LongStream> {};
@@ -71,8 +85,8 @@ TEST_P(RecurrenceLongTest, StaysWithinTheBound) {
 
       rows.Run(form);
 
-      EXPECT_LE(RelativeRmse(rows.AllOut(), want_out), kRmseMax);
-      EXPECT_LE(RelativeRmse(rows.AllStates(), want_state), kRmseMax);
+      EXPECT_LE(RelativeRmse(rows.AllOut(), want_out), stream.rmse_max);
+      EXPECT_LE(RelativeRmse(rows.AllStates(), want_state), stream.rmse_max);
     }
   }
   ForceKernelTarget("");
