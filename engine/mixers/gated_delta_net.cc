@@ -50,8 +50,7 @@ GatedDeltaNet::GatedDeltaNet(const GatedDeltaNetShape& shape)
       conv_bias_(shape.conv_bias ? Mixed(shape) : 0),
       a_log_(shape.heads),
       dt_bias_(shape.heads),
-      norm_(shape.value_dim),
-      ones_(shape.conv_width == 0 ? Mixed(shape) : 0, 1.0f) {}
+      norm_(shape.value_dim) {}
 
 std::vector<WeightSlot> GatedDeltaNet::Weights() {
   const int64_t heads = shape_.heads;
@@ -128,12 +127,7 @@ void GatedDeltaNet::Activate(const Batch& batch,
                   .state_stride = state.pool->stride(tensor)});
   } else {
     ParallelFor(batch.tokens, mixed(), [&](int64_t begin, int64_t end) {
-      SiluMultiply(in,
-                   {ones_.data(), 0},
-                   static_cast<int32_t>(mixed()),
-                   qkv,
-                   begin,
-                   end);
+      SiluMultiply(in, {}, static_cast<int32_t>(mixed()), qkv, begin, end);
     });
   }
   const float q_scale = 1.0f / std::sqrt(static_cast<float>(shape_.key_dim));

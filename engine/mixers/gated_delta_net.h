@@ -63,12 +63,11 @@ class GatedDeltaNet final : public Mixer {
   const int64_t b_column_;
   Linear projection_;
   Linear out_projection_;
-  Buffer conv_;                    // [W, mixed]
-  Buffer conv_bias_;               // [mixed]
-  Buffer a_log_;                   // [heads]
-  Buffer dt_bias_;                 // [heads]
-  Buffer norm_;                    // [V]
-  const std::vector<float> ones_;  // [mixed], without a convolution
+  Buffer conv_;       // [W, mixed]
+  Buffer conv_bias_;  // [mixed]
+  Buffer a_log_;      // [heads]
+  Buffer dt_bias_;    // [heads]
+  Buffer norm_;       // [V]
 };
 
 }  // namespace weir::engine

@@ -20,6 +20,8 @@ constexpr int64_t kIntermediateMax = 1 << 20;
 constexpr int64_t kVocabularyMax = 1 << 22;
 constexpr int64_t kHeadsMax = 4096;
 constexpr int64_t kHeadDimMax = 1024;
+// Below it fp32 has none, and a row of zeros becomes NaN.
+constexpr double kEpsMin = 1e-30;
 // What the convolution's kernel can do.
 constexpr int64_t kConvWidthMin = 2;
 constexpr int64_t kConvWidthMax = 8;
@@ -92,7 +94,7 @@ void ParseGatedDeltaNet(ConfigFields& fields, ModelConfig& config) {
   shape.gate = gate == "sigmoid" ? GateKind::kSigmoid : GateKind::kSilu;
   if (!fields.Bool("use_gate", true)) shape.gate = GateKind::kNone;
   shape.negative_eigenvalues = fields.Bool("allow_neg_eigval", false);
-  config.eps = static_cast<float>(fields.Number("norm_eps", 0, 1, 1e-6));
+  config.eps = static_cast<float>(fields.Number("norm_eps", kEpsMin, 1, 1e-6));
   shape.eps = config.eps;
   config.intermediate = ParseIntermediate(fields, config.hidden);
   config.trained_length = static_cast<uint64_t>(
@@ -179,7 +181,8 @@ void ParseMamba2(ConfigFields& fields, ModelConfig& config) {
   shape.conv_bias = fields.Bool("use_conv_bias", true);
   shape.bias = fields.Bool("use_bias", false);
   ParseTimeStepLimit(fields, shape);
-  config.eps = static_cast<float>(fields.Number("layer_norm_epsilon", 0, 1));
+  config.eps =
+      static_cast<float>(fields.Number("layer_norm_epsilon", kEpsMin, 1));
   shape.eps = config.eps;
   config.trained_length = static_cast<uint64_t>(
       fields.Int("max_position_embeddings", 1, int64_t{1} << 40, 0));
@@ -187,8 +190,11 @@ void ParseMamba2(ConfigFields& fields, ModelConfig& config) {
   if (!fields.Bool("rms_norm", true)) {
     fields.Fail("rms_norm", "a mixer without its norm is not served");
   }
-  // Sizes of kernels and rules for the start of a training.
+  // Sizes of kernels and rules for the start of a training; and a key that
+  // published folders (Mamba-Codestral) carry and transformers never reads: it
+  // gates before the norm whatever it says.
   fields.Ignore({"chunk_size",
+                 "norm_before_gate",
                  "emb_initializer_range",
                  "conv_initializer_range",
                  "rescale_prenorm_residual",

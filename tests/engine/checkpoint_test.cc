@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/model/checkpoint.h"
 
+#include <sys/resource.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -312,6 +314,26 @@ TEST(CheckpointTest, AModelIsAFolderWithAConfiguration) {
   const TempFolder empty;
   WriteFileBytes(empty.File("config.json"), "{}");
   EXPECT_EQ(Load(empty.path()).code(), absl::StatusCode::kNotFound);
+}
+
+// Shapes are compared before memory is taken: this one would want 51 GB.
+TEST(CheckpointTest, AHugeConfigurationOverASmallFileTakesNoMemory) {
+  ModelCopy model(kSmall);
+  model.config["num_hidden_layers"] = 1024;
+  model.config["num_heads"] = 4096;
+  model.config["num_v_heads"] = 4096;
+  model.config["head_dim"] = 1024;
+  model.config["expand_v"] = 1.0;
+  model.config["use_short_conv"] = false;
+  model.Write();
+  rusage before;
+  getrusage(RUSAGE_SELF, &before);
+
+  EXPECT_EQ(Word(Load(model.path())), "MISSING_TENSOR");
+
+  rusage after;
+  getrusage(RUSAGE_SELF, &after);
+  EXPECT_LT(after.ru_maxrss - before.ru_maxrss, 256 << 10);  // KiB
 }
 
 }  // namespace

@@ -136,7 +136,7 @@ TEST(ParseConfigTest, RefusesMamba2ValuesOutOfRangeByTheirKey) {
                     {"hidden_act", "\"gelu\""},
                     {"intermediate_size", "64"},
                     {"rms_norm", "false"},
-                    {"norm_before_gate", "true"},
+                    {"layer_norm_epsilon", "1e-50"},
                     {"auto_map", "{}"},
                 });
 }
@@ -179,6 +179,11 @@ TEST(ParseConfigTest, PassesOverKeysOfNoEffect) {
   config["torch_dtype"] = "bfloat16";
   config["id2label"] = {{"0", "LABEL_0"}};
   config["eos_token_id"] = {1, 2};
+
+  EXPECT_TRUE(Parse(config).ok()) << Parse(config).status();
+
+  config = Mamba2Config();
+  config["norm_before_gate"] = true;
 
   EXPECT_TRUE(Parse(config).ok()) << Parse(config).status();
 }
