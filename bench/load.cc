@@ -108,6 +108,8 @@ class Load {
         static_cast<double>(applied_) / Seconds(start_, stop_);
     result["load_early_positions"] = early_positions_;
     result["load_early_ms_per_1000_tokens"] = early_ms_;
+    result["load_first_position"] = early_positions_.front();
+    result["load_first_resident_bytes"] = first_resident_;
     result["load_window_tokens"] = kWindowTokens;
     result["load_window_ms_per_1000_tokens"] = window_ms_;
     result["load_window_resident_bytes"] = window_resident_;
@@ -135,6 +137,9 @@ class Load {
   void EndEarly() {
     if (applied_ < next_early_ || next_early_ > kWindowTokens) return;
     const auto now = SteadyClock::now();
+    if (early_positions_.empty()) {
+      first_resident_ = ResidentBytes(options_.server_pid);
+    }
     early_positions_.push_back(applied_);
     early_ms_.push_back(Seconds(early_start_, now) * 1e6 /
                         static_cast<double>(applied_ - early_from_));
@@ -164,6 +169,7 @@ class Load {
   uint64_t next_early_ = 1000;
   SteadyClock::time_point start_, stop_, early_start_, window_start_;
   std::vector<uint64_t> early_positions_;
+  uint64_t first_resident_ = 0;
   std::vector<double> early_ms_;
   std::vector<double> window_ms_;
   std::vector<uint64_t> window_resident_;

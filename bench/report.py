@@ -65,10 +65,11 @@ def gather(parts):
         result[f"stream_window_{number:02d}_ms_per_1000_tokens"] = ms
         result[f"stream_window_{number:02d}_resident_bytes"] = bytes_
     result["stream_last_over_first"] = windows[-1] / windows[0]
-    tokens = stream["load_window_tokens"] * (len(windows) - 1)
-    # Scores are asked for: a token's log is 8 bytes.
-    result["stream_resident_growth_bytes"] = resident[-1] - resident[0]
-    result["stream_growth_beyond_log_bytes"] = resident[-1] - resident[0] - 8 * tokens
+    # From the first appends on. Scores are asked for: a token's log is 8 bytes.
+    grown = resident[-1] - stream["load_first_resident_bytes"]
+    tokens = stream["load_tokens"] - stream["load_first_position"]
+    result["stream_resident_growth_bytes"] = grown
+    result["stream_growth_beyond_log_bytes"] = grown - 8 * tokens
     result.update(load(parts, "transformers.json"))
     result["mamba2_prefill_times_transformers"] = (
         result["transformers_mamba2_prefill_seconds"] / result["mamba2_prefill_4096_seconds"]

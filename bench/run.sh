@@ -14,6 +14,8 @@ parts=build/bench-parts
 venv=.deps/venv-bench
 server_pid=
 
+((tokens >= 200000)) || { echo "bench: BENCH_TOKENS is $tokens, at least 200000" >&2; exit 2; }
+
 say() { printf 'bench: %s\n' "$*"; }
 stop_server() {
   [[ -n $server_pid ]] && kill "$server_pid" 2>/dev/null && wait "$server_pid" || true

@@ -22,7 +22,7 @@
 namespace weir::engine {
 namespace {
 
-constexpr int64_t kThreads = 2;
+const int64_t kThreads = std::max(1U, std::thread::hardware_concurrency());
 constexpr int64_t kStatesBytes = int64_t{1} << 30;
 
 // body(begin, end) on each of kThreads equal parts of [0, count). The caller's
