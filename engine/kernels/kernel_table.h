@@ -30,21 +30,17 @@ struct KernelTable {
                 float* scratch);
   void (*short_conv)(const ShortConvArgs& args, int64_t begin, int64_t end);
 
-  void (*rms_norm)(TokenRows x,
-                   const float* weight,
-                   float eps,
-                   int32_t width,
+  void (*norm)(const NormArgs& args,
+               TokenRows x,
+               float* out,
+               int64_t begin,
+               int64_t end);
+  void (*add_norm)(const NormArgs& args,
+                   float* residual,
+                   const float* x,
                    float* out,
                    int64_t begin,
                    int64_t end);
-  void (*add_rms_norm)(float* residual,
-                       const float* x,
-                       const float* weight,
-                       float eps,
-                       int32_t width,
-                       float* out,
-                       int64_t begin,
-                       int64_t end);
   void (*gated_norm)(const GatedNormArgs& args, int64_t begin, int64_t end);
   void (*l2_normalize_heads)(float* x,
                              int64_t stride,
@@ -75,6 +71,7 @@ struct KernelTable {
                             float* scores,
                             int64_t begin,
                             int64_t end);
+  void (*soft_cap)(float* x, int64_t count, float cap);
   bool (*all_finite)(const float* x, int64_t count);
 };
 

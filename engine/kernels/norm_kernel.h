@@ -15,46 +15,69 @@ WEIR_INLINE Vec InverseRoot(float mean, float eps) {
   return Broadcast(1.0F / __builtin_sqrtf(mean + eps));
 }
 
-void NormRow(
-    const float* x, const float* weight, float eps, int width, float* out) {
+// What is taken from each channel, and what the rest is multiplied by.
+struct NormScale {
+  Vec mean;
+  Vec scale;
+};
+
+WEIR_INLINE NormScale ScaleOf(const float* x,
+                              int width,
+                              float eps,
+                              bool centered) {
+  NormScale norm = {};
+  if (centered) {
+    Vec sum = {};
+    ForVectors(width, [&](int i, int n) { sum = sum + LoadN(x + i, n); });
+    norm.mean = Broadcast(SumLanes(sum) / width);
+  }
   Vec sum = {};
   ForVectors(width, [&](int i, int n) {
-    const Vec y = LoadN(x + i, n);
-    sum = Fma(y, y, sum);
+    // The lanes past the end hold 0, not the mean: left out by their number.
+    const Vec y = LoadN(x + i, n) - norm.mean;
+    if (n == kLanes || !centered) {
+      sum = Fma(y, y, sum);
+    } else {
+      float part[kLanes];
+      Store(part, y);
+      const Vec kept = LoadPart(part, n);
+      sum = Fma(kept, kept, sum);
+    }
   });
-  const Vec scale = InverseRoot(SumLanes(sum) / width, eps);
-  ForVectors(width, [&](int i, int n) {
-    StoreN(out + i, LoadN(x + i, n) * scale * LoadN(weight + i, n), n);
+  norm.scale = InverseRoot(SumLanes(sum) / width, eps);
+  return norm;
+}
+
+void NormRow(const NormArgs& args, const float* x, float* out) {
+  const NormScale norm = ScaleOf(x, args.width, args.eps, args.centered);
+  ForVectors(args.width, [&](int i, int n) {
+    Vec y =
+        (LoadN(x + i, n) - norm.mean) * norm.scale * LoadN(args.weight + i, n);
+    if (args.bias != nullptr) y = y + LoadN(args.bias + i, n);
+    StoreN(out + i, y, n);
   });
 }
 
-void RmsNormRows(TokenRows x,
-                 const float* weight,
-                 float eps,
-                 int32_t width,
+void NormRows(
+    const NormArgs& args, TokenRows x, float* out, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    NormRow(args, x.data + t * x.stride, out + t * args.width);
+  }
+}
+
+void AddNormRows(const NormArgs& args,
+                 float* residual,
+                 const float* x,
                  float* out,
                  int64_t begin,
                  int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
-    NormRow(x.data + t * x.stride, weight, eps, width, out + t * width);
-  }
-}
-
-void AddRmsNormRows(float* residual,
-                    const float* x,
-                    const float* weight,
-                    float eps,
-                    int32_t width,
-                    float* out,
-                    int64_t begin,
-                    int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    float* sum = residual + t * width;
-    const float* add = x + t * width;
-    ForVectors(width, [&](int i, int n) {
+    float* sum = residual + t * args.width;
+    const float* add = x + t * args.width;
+    ForVectors(args.width, [&](int i, int n) {
       StoreN(sum + i, LoadN(sum + i, n) + LoadN(add + i, n), n);
     });
-    NormRow(sum, weight, eps, width, out + t * width);
+    NormRow(args, sum, out + t * args.width);
   }
 }
 
@@ -64,8 +87,9 @@ WEIR_INLINE Vec Gate(GateKind kind, Vec z) {
 
 struct GatedNormRow {
   const float* x;
-  const float* z;  // nullptr without a gate
-  const float* weight;
+  const float* z;       // nullptr without a gate
+  const float* weight;  // nullptr: 1
+  const float* bias;    // nullptr: 0
   float* out;
 };
 
@@ -74,16 +98,16 @@ void GatedNormGroup(const GatedNormArgs& args, const GatedNormRow& row) {
   const bool gated = row.z != nullptr;
   const bool before = gated && args.order == GateOrder::kBeforeNorm;
   const bool after = gated && args.order == GateOrder::kAfterNorm;
-  Vec sum = {};
   ForVectors(args.width, [&](int i, int n) {
     Vec y = LoadN(row.x + i, n);
     if (before) y = y * Gate(args.gate, LoadN(row.z + i, n));
-    sum = Fma(y, y, sum);
     StoreN(row.out + i, y, n);
   });
-  const Vec scale = InverseRoot(SumLanes(sum) / args.width, args.eps);
+  const NormScale norm = ScaleOf(row.out, args.width, args.eps, args.centered);
   ForVectors(args.width, [&](int i, int n) {
-    Vec y = LoadN(row.out + i, n) * scale * LoadN(row.weight + i, n);
+    Vec y = (LoadN(row.out + i, n) - norm.mean) * norm.scale;
+    if (row.weight != nullptr) y = y * LoadN(row.weight + i, n);
+    if (row.bias != nullptr) y = y + LoadN(row.bias + i, n);
     if (after) y = y * Gate(args.gate, LoadN(row.z + i, n));
     StoreN(row.out + i, y, n);
   });
@@ -98,7 +122,9 @@ void GatedNormRows(const GatedNormArgs& args, int64_t begin, int64_t end) {
       row.z = args.gate == GateKind::kNone
                   ? nullptr
                   : args.z.data + t * args.z.stride + offset;
-      row.weight = args.weight + (args.shared_weight ? 0 : offset);
+      const int64_t weights = args.shared_weight ? 0 : offset;
+      row.weight = args.weight == nullptr ? nullptr : args.weight + weights;
+      row.bias = args.bias == nullptr ? nullptr : args.bias + weights;
       row.out = args.out + t * args.groups * args.width + offset;
       GatedNormGroup(args, row);
     }

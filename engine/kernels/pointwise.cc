@@ -5,25 +5,18 @@
 
 namespace weir::engine {
 
-void RmsNorm(TokenRows x,
-             const float* weight,
-             float eps,
-             int32_t width,
+void Norm(
+    const NormArgs& args, TokenRows x, float* out, int64_t begin, int64_t end) {
+  Kernels().norm(args, x, out, begin, end);
+}
+
+void AddNorm(const NormArgs& args,
+             float* residual,
+             const float* x,
              float* out,
              int64_t begin,
              int64_t end) {
-  Kernels().rms_norm(x, weight, eps, width, out, begin, end);
-}
-
-void AddRmsNorm(float* residual,
-                const float* x,
-                const float* weight,
-                float eps,
-                int32_t width,
-                float* out,
-                int64_t begin,
-                int64_t end) {
-  Kernels().add_rms_norm(residual, x, weight, eps, width, out, begin, end);
+  Kernels().add_norm(args, residual, x, out, begin, end);
 }
 
 void GatedNorm(const GatedNormArgs& args, int64_t begin, int64_t end) {
@@ -75,6 +68,10 @@ void LogProbabilities(const float* logits,
                       int64_t begin,
                       int64_t end) {
   Kernels().log_probabilities(logits, targets, vocabulary, scores, begin, end);
+}
+
+void SoftCap(float* x, int64_t count, float cap) {
+  Kernels().soft_cap(x, count, cap);
 }
 
 bool AllFinite(const float* x, int64_t count) {

@@ -13,43 +13,47 @@
 
 namespace weir::engine {
 
-// out_t = x_t / sqrt(mean(x_t^2) + eps) * weight. x [T][width], contiguous
-// out [T, width]; may alias.
-void RmsNorm(TokenRows x,
-             const float* weight,  // [width]
-             float eps,
-             int32_t width,
+// y / sqrt(mean(y^2) + eps) * weight + bias, where y is x, or x less its mean
+// if `centered` (LayerNorm).
+struct NormArgs {
+  int32_t width = 0;
+  const float* weight = nullptr;  // [width]
+  const float* bias = nullptr;    // [width] or nullptr
+  float eps = 0;
+  bool centered = false;
+};
+
+// x [T][width], contiguous out [T, width]; may alias.
+void Norm(
+    const NormArgs& args, TokenRows x, float* out, int64_t begin, int64_t end);
+
+// residual_t += x_t, then out_t = Norm(residual_t). residual, x, out
+// [T, width], contiguous.
+void AddNorm(const NormArgs& args,
+             float* residual,
+             const float* x,
              float* out,
              int64_t begin,
              int64_t end);
-
-// residual_t += x_t, then out_t = RmsNorm(residual_t). residual, x, out
-// [T, width], contiguous.
-void AddRmsNorm(float* residual,
-                const float* x,
-                const float* weight,  // [width]
-                float eps,
-                int32_t width,
-                float* out,
-                int64_t begin,
-                int64_t end);
 
 enum class GateKind { kNone, kSilu, kSigmoid };
 enum class GateOrder { kAfterNorm, kBeforeNorm };
 
 // The gated norm at the end of a mixer, over groups of `width` channels:
-//   kAfterNorm:  out = x / rms(x) * weight * g(z)      (Gated DeltaNet)
-//   kBeforeNorm: y = x * g(z); out = y / rms(y) * weight   (Mamba-2)
-// weight [width] is shared by the groups if shared_weight, else [groups,
-// width].
+//   kAfterNorm:  out = norm(x) * g(z)      (Gated DeltaNet)
+//   kBeforeNorm: out = norm(x * g(z))      (Mamba-2)
+// with the norm of NormArgs. weight and bias [width] are shared by the groups
+// if shared_weight, else [groups, width]; without a weight it is 1.
 struct GatedNormArgs {
   int32_t groups = 0;
   int32_t width = 0;
   TokenRows x;  // [T][groups, width]
   TokenRows z;  // [T][groups, width]; unused if kNone
   const float* weight = nullptr;
+  const float* bias = nullptr;
   bool shared_weight = false;
   float eps = 0;
+  bool centered = false;
   GateKind gate = GateKind::kSilu;
   GateOrder order = GateOrder::kAfterNorm;
   float* out = nullptr;  // [T, groups, width], contiguous; may alias x
@@ -126,6 +130,9 @@ void LogProbabilities(const float* logits,
                       float* scores,  // [T]
                       int64_t begin,
                       int64_t end);
+
+// x = cap tanh(x / cap), over x [count].
+void SoftCap(float* x, int64_t count, float cap);
 
 // Whether all of x [count] is finite.
 bool AllFinite(const float* x, int64_t count);

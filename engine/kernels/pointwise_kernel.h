@@ -93,6 +93,17 @@ void AddSkipRows(TokenRows x,
   }
 }
 
+void SoftCapAll(float* x, int64_t count, float cap) {
+  const Vec scale = Broadcast(cap);
+  const Vec inverse = Broadcast(1.0F / cap);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Store(x + i, scale * Tanh(Load(x + i) * inverse));
+  }
+  const int rest = static_cast<int>(count - i);
+  StorePart(x + i, scale * Tanh(LoadPart(x + i, rest) * inverse), rest);
+}
+
 bool IsAllFinite(const float* x, int64_t count) {
   const IntVec exponent = IntVec{} + 0x7F800000;
   IntVec found = {};

@@ -22,8 +22,8 @@ constexpr KernelTable TargetKernels(const char* name) {
       .chunk_scratch_floats = ChunkScratchFloats,
       .chunk = Chunk,
       .short_conv = Convolve,
-      .rms_norm = RmsNormRows,
-      .add_rms_norm = AddRmsNormRows,
+      .norm = NormRows,
+      .add_norm = AddNormRows,
       .gated_norm = GatedNormRows,
       .l2_normalize_heads = L2NormalizeRows,
       .silu_multiply = SiluMultiplyRows,
@@ -31,6 +31,7 @@ constexpr KernelTable TargetKernels(const char* name) {
       .time_step = TimeStepRows,
       .add_skip = AddSkipRows,
       .log_probabilities = LogProbabilityRows,
+      .soft_cap = SoftCapAll,
       .all_finite = IsAllFinite,
   };
 }

@@ -3,9 +3,12 @@
 
 #include <cmath>
 #include <cstddef>
-#include <utility>
+#include <memory>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "engine/kernels/short_conv.h"
+#include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
 
 namespace weir::engine {
@@ -151,11 +154,11 @@ void GatedDeltaNet::Activate(const Batch& batch,
   });
 }
 
-void GatedDeltaNet::Forward(const Batch& batch,
-                            const float* x,
-                            LayerState state,
+void GatedDeltaNet::Forward(const MixerInput& input,
                             float* workspace,
                             float* out) const {
+  const Batch& batch = *input.batch;
+  const LayerState state = input.state;
   const int64_t tokens = batch.tokens;
   const int64_t width = projection_.outputs();
   float* projected = workspace;
@@ -164,7 +167,7 @@ void GatedDeltaNet::Forward(const Batch& batch,
   float* log2_decay = mixed_out + tokens * values();
   float* beta = log2_decay + tokens * shape_.heads;
 
-  projection_.Forward(x, tokens, projected);
+  projection_.Forward(input.x, tokens, projected);
   Activate(batch, projected, state, qkv);
   const DeltaGateArgs gates = {
       .heads = shape_.heads,
@@ -207,6 +210,40 @@ void GatedDeltaNet::Forward(const Batch& batch,
     GatedNorm(norm, begin, end);
   });
   out_projection_.Forward(mixed_out, tokens, out);
+}
+
+void ReadGatedDeltaNet(ConfigFields& fields, DecoderSpec& spec) {
+  ReadFlaSizes(fields, spec);
+  GatedDeltaNetShape shape;
+  shape.hidden = spec.hidden;
+  shape.eps = spec.norm.eps;
+  shape.key_heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
+  shape.heads = static_cast<int32_t>(
+      fields.Int("num_v_heads", 1, kHeadsMax, shape.key_heads));
+  if (shape.heads % shape.key_heads != 0) {
+    fields.Fail(
+        "num_v_heads",
+        absl::StrCat(
+            shape.heads, " is no multiple of num_heads, ", shape.key_heads));
+  }
+  shape.key_dim = static_cast<int32_t>(fields.Int("head_dim", 1, kHeadDimMax));
+  shape.value_dim = ScaledDim(fields, "expand_v", 2.0, shape.key_dim);
+  const bool conv = fields.Bool("use_short_conv", true);
+  const bool conv_bias = fields.Bool("conv_bias", false);
+  const int64_t width =
+      fields.Int("conv_size", kConvWidthMin, kConvWidthMax, 4);
+  shape.conv_width = conv ? static_cast<int32_t>(width) : 0;
+  shape.conv_bias = conv && conv_bias;
+  const std::string gate = fields.OneOf(
+      "output_gate_activation", {"swish", "silu", "sigmoid"}, "swish");
+  shape.gate = gate == "sigmoid" ? GateKind::kSigmoid : GateKind::kSilu;
+  if (!fields.Bool("use_gate", true)) shape.gate = GateKind::kNone;
+  shape.negative_eigenvalues = fields.Bool("allow_neg_eigval", false);
+  fields.OneOf(
+      "attn_mode", {"chunk", "fused_chunk", "fused_recurrent"}, "chunk");
+  ReadFlaLayers(fields, spec, [shape](int32_t) {
+    return std::make_unique<GatedDeltaNet>(shape);
+  });
 }
 
 }  // namespace weir::engine

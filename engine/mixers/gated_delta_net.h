@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/kernels/pointwise.h"
+#include "engine/mixers/decoder_spec.h"
 #include "engine/mixers/mixer.h"
 
 namespace weir::engine {
@@ -36,12 +37,12 @@ class GatedDeltaNet final : public Mixer {
  public:
   explicit GatedDeltaNet(const GatedDeltaNetShape& shape);
 
+  const GatedDeltaNetShape& shape() const { return shape_; }
+
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;
   int64_t workspace_floats() const override;
-  void Forward(const Batch& batch,
-               const float* x,
-               LayerState state,
+  void Forward(const MixerInput& input,
                float* workspace,
                float* out) const override;
 
@@ -69,5 +70,8 @@ class GatedDeltaNet final : public Mixer {
   Buffer dt_bias_;    // [heads]
   Buffer norm_;       // [V]
 };
+
+// flash-linear-attention's model_type gated_deltanet.
+void ReadGatedDeltaNet(ConfigFields& fields, DecoderSpec& spec);
 
 }  // namespace weir::engine

@@ -2,7 +2,10 @@
 #include "engine/mixers/mamba2.h"
 
 #include <cstddef>
+#include <limits>
+#include <memory>
 
+#include "absl/strings/str_cat.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/short_conv.h"
 #include "engine/mixers/parallel.h"
@@ -78,11 +81,11 @@ int64_t Mamba2::workspace_floats() const {
   return in_projection_.outputs() + mixed() + 2 * inner() + shape_.heads;
 }
 
-void Mamba2::Forward(const Batch& batch,
-                     const float* x,
-                     LayerState state,
+void Mamba2::Forward(const MixerInput& input,
                      float* workspace,
                      float* out) const {
+  const Batch& batch = *input.batch;
+  const LayerState state = input.state;
   const int64_t tokens = batch.tokens;
   const int64_t width = in_projection_.outputs();
   float* projected = workspace;
@@ -93,7 +96,7 @@ void Mamba2::Forward(const Batch& batch,
   const TokenRows z = {projected, width};
   const TokenRows skip = {xbc, mixed()};
 
-  in_projection_.Forward(x, tokens, projected);
+  in_projection_.Forward(input.x, tokens, projected);
   RunShortConv(batch,
                {.channels = static_cast<int32_t>(mixed()),
                 .width = shape_.conv_width,
@@ -146,6 +149,90 @@ void Mamba2::Forward(const Batch& batch,
     GatedNorm(norm, begin, end);
   });
   out_projection_.Forward(y, tokens, out);
+}
+
+namespace {
+
+Mamba2Shape ReadShape(ConfigFields& fields, int32_t hidden) {
+  Mamba2Shape shape;
+  shape.hidden = hidden;
+  shape.heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
+  shape.head_dim = static_cast<int32_t>(fields.Int("head_dim", 1, kHeadDimMax));
+  shape.groups = static_cast<int32_t>(fields.Int("n_groups", 1, kHeadsMax));
+  shape.state_dim =
+      static_cast<int32_t>(fields.Int("state_size", 1, kHeadDimMax));
+  const double inner = fields.Number("expand", 0, 64) * hidden;
+  const int64_t heads_inner = int64_t{shape.heads} * shape.head_dim;
+  if (inner != static_cast<double>(heads_inner)) {
+    fields.Fail("expand",
+                absl::StrCat("times hidden_size is ",
+                             inner,
+                             ", num_heads times head_dim is ",
+                             heads_inner));
+  }
+  if (fields.Int("intermediate_size", 1, 1 << 22, heads_inner) != heads_inner) {
+    fields.Fail("intermediate_size", "is not num_heads times head_dim");
+  }
+  if (shape.heads % shape.groups != 0) {
+    fields.Fail("n_groups",
+                absl::StrCat(
+                    shape.groups, " does not divide num_heads, ", shape.heads));
+  }
+  shape.conv_width = static_cast<int32_t>(
+      fields.Int("conv_kernel", kConvWidthMin, kConvWidthMax, 4));
+  shape.conv_bias = fields.Bool("use_conv_bias", true);
+  shape.bias = fields.Bool("use_bias", false);
+  const auto limits = fields.Range(
+      "time_step_limit", {0.0F, std::numeric_limits<float>::infinity()});
+  shape.dt_min = limits[0];
+  shape.dt_max = limits[1];
+  shape.eps =
+      static_cast<float>(fields.Number("layer_norm_epsilon", kEpsMin, 1));
+  fields.OneOf("hidden_act", {"silu", "swish"}, "silu");
+  if (!fields.Bool("rms_norm", true)) {
+    fields.Fail("rms_norm", "a mixer without its norm is not served");
+  }
+  return shape;
+}
+
+}  // namespace
+
+void ReadMamba2(ConfigFields& fields, DecoderSpec& spec) {
+  if (!fields.Has("layer_norm_epsilon") && fields.Has("norm_eps")) {
+    fields.Fail("norm_eps",
+                "marks flash-linear-attention's mamba2, which normalises "
+                "otherwise; only transformers' mamba2, which says "
+                "layer_norm_epsilon, is served");
+  }
+  ReadDecoderSizes(fields, spec);
+  spec.names = {.embedding = "backbone.embeddings.weight",
+                .layers = "backbone.layers.",
+                .final_norm = "backbone.norm_f"};
+  const Mamba2Shape shape = ReadShape(fields, spec.hidden);
+  spec.norm.eps = shape.eps;
+  // Sizes of kernels and rules for the start of a training; and a key that
+  // published folders (Mamba-Codestral) carry and transformers never reads: it
+  // gates before the norm whatever it says.
+  fields.Ignore({"chunk_size",
+                 "norm_before_gate",
+                 "emb_initializer_range",
+                 "conv_initializer_range",
+                 "rescale_prenorm_residual",
+                 "residual_in_fp32",
+                 "time_step_floor",
+                 "time_step_init_scheme",
+                 "time_step_max",
+                 "time_step_min",
+                 "time_step_rank",
+                 "time_step_scale",
+                 "use_triton_kernels"});
+  spec.make_layer = [shape](int32_t) {
+    std::vector<Sublayer> parts;
+    parts.push_back({.norm = "norm",
+                     .prefix = "mixer.",
+                     .part = std::make_unique<Mamba2>(shape)});
+    return parts;
+  };
 }
 
 }  // namespace weir::engine

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/mixers/decoder_spec.h"
 #include "engine/mixers/mixer.h"
 
 namespace weir::engine {
@@ -38,12 +39,12 @@ class Mamba2 final : public Mixer {
  public:
   explicit Mamba2(const Mamba2Shape& shape);
 
+  const Mamba2Shape& shape() const { return shape_; }
+
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;
   int64_t workspace_floats() const override;
-  void Forward(const Batch& batch,
-               const float* x,
-               LayerState state,
+  void Forward(const MixerInput& input,
                float* workspace,
                float* out) const override;
 
@@ -65,5 +66,8 @@ class Mamba2 final : public Mixer {
   Buffer dt_bias_;    // [heads]
   Buffer norm_;       // [inner]
 };
+
+// transformers' model_type mamba2.
+void ReadMamba2(ConfigFields& fields, DecoderSpec& spec);
 
 }  // namespace weir::engine

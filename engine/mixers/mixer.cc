@@ -8,7 +8,16 @@ namespace weir::engine {
 bool IsShortRow(int64_t tokens) { return tokens < kChunkTokensMin; }
 
 void RunRecurrence(const Batch& batch, RecurrenceArgs args) {
-  const int32_t short_rows = batch.short_rows;
+  if (batch.form == Form::kReference) {
+    args.rows = batch.rows;
+    args.row_starts = batch.row_starts;
+    args.slots = batch.slots;
+    RecurrenceReference(args);
+    return;
+  }
+  const int32_t short_rows = batch.form == Form::kRecurrent ? batch.rows
+                             : batch.form == Form::kChunk   ? 0
+                                                            : batch.short_rows;
   const int32_t long_rows = batch.rows - short_rows;
   const int64_t state = int64_t{args.key_dim} * args.value_dim;
   args.rows = short_rows;

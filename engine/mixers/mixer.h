@@ -18,6 +18,9 @@
 
 namespace weir::engine {
 
+// How rows go through a recurrence. All but the first are for tests.
+enum class Form { kByLength, kRecurrent, kChunk, kReference };
+
 // The rows of one pass. Row r owns tokens [row_starts[r], row_starts[r + 1])
 // of the pass and the state of slots[r]; no slot stands twice.
 struct Batch {
@@ -27,6 +30,7 @@ struct Batch {
   const int32_t* slots = nullptr;       // [rows]
   // Rows [0, short_rows) are fed token by token, the others in chunks.
   int32_t short_rows = 0;
+  Form form = Form::kByLength;
 };
 
 // Whether a row of `tokens` is fed token by token.
@@ -36,6 +40,15 @@ bool IsShortRow(int64_t tokens);
 struct LayerState {
   StatePool* pool = nullptr;
   size_t first = 0;
+};
+
+struct MixerInput {
+  const Batch* batch = nullptr;
+  const float* x = nullptr;  // [tokens, hidden], contiguous
+  LayerState state;
+  // [tokens, shared_floats of the model], contiguous: what one layer leaves for
+  // those after it within a pass.
+  float* shared = nullptr;
 };
 
 class Mixer {
@@ -49,11 +62,14 @@ class Mixer {
   // Floats of workspace that Forward needs for each token.
   virtual int64_t workspace_floats() const = 0;
 
-  // x and out [tokens, hidden], contiguous, apart. Reads and writes the state
+  // Floats of MixerInput::shared that it uses for each token.
+  virtual int64_t shared_floats() const { return 0; }
+  // Called once, when all weights are there.
+  virtual void Prepare() {}
+
+  // out [tokens, hidden], contiguous, apart from x. Reads and writes the state
   // of the rows' slots in place.
-  virtual void Forward(const Batch& batch,
-                       const float* x,
-                       LayerState state,
+  virtual void Forward(const MixerInput& input,
                        float* workspace,
                        float* out) const = 0;
 };

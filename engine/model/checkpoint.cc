@@ -16,7 +16,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "engine/model/strict_json.h"
+#include "engine/config/strict_json.h"
 
 namespace weir::engine {
 namespace {

@@ -13,9 +13,9 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
-#include "engine/model/blocks.h"
+#include "engine/mixers/decoder_spec.h"
 #include "engine/model/checkpoint.h"
-#include "engine/model/config.h"
+#include "engine/model/layer.h"
 #include "engine/state/state_pool.h"
 
 namespace weir::engine {
@@ -39,7 +39,7 @@ class Model {
   // What a session holds. The last tensor, "output" [hidden], is the final
   // norm of its last token.
   const StateSpec& state_spec() const { return state_spec_; }
-  int64_t hidden() const { return config_.hidden; }
+  int64_t hidden() const { return spec_.hidden; }
 
   // Feeds the batch's tokens to the states of its rows, but for "output".
   // Returns the final norm's rows [batch.tokens, hidden], good until the next
@@ -52,26 +52,30 @@ class Model {
   void Logits(const float* outputs, int64_t rows, float* logits) const;
 
  private:
-  Model(ModelConfig config, const Options& options);
+  Model(DecoderSpec spec, const Options& options);
 
   static absl::StatusOr<std::unique_ptr<Model>> Make(
       const Checkpoint& checkpoint, const Options& options);
   // Where the checkpoint's tensors go, each of its right shape. Fills info_.
   absl::StatusOr<std::vector<WeightSlot>> Place(const Checkpoint& checkpoint);
   void Embed(const uint32_t* tokens, int64_t count);
+  // Adds part_ to the residual stream and takes its norm.
+  void AddAndNorm(const NormWeights& norm, int64_t tokens);
 
-  const ModelConfig config_;
+  const DecoderSpec spec_;
   const Options options_;
   ModelInfo info_;
   StateSpec state_spec_;
-  Buffer embedding_;  // [vocabulary, hidden]
-  std::vector<Layer> layers_;
-  Buffer final_norm_;
+  Buffer embedding_;                         // [vocabulary, hidden]
+  std::unique_ptr<NormWeights> first_norm_;  // null: there is none
+  std::vector<LayerPart> parts_;             // of all layers, in order
+  NormWeights final_norm_;
   Buffer head_;  // [vocabulary, hidden]; empty if tied
   // The workspace, [pass_tokens_max, ...] each.
   Buffer residual_;
   Buffer normed_;
-  Buffer part_;  // what a layer's part adds to the residual stream
+  Buffer part_;    // what a part adds to the residual stream
+  Buffer shared_;  // what layers leave for those after them
   Buffer workspace_;
 };
 

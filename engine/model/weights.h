@@ -11,16 +11,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/mixers/linear.h"
+#include "engine/mixers/decoder_spec.h"
 #include "engine/model/checkpoint.h"
 
 namespace weir::engine {
-
-// A tensor that a checkpoint may hold and nobody reads.
-struct UnusedTensor {
-  std::string name;
-  std::vector<int64_t> shape;
-};
 
 // MISSING_TENSOR, WRONG_SHAPE, EXTRA_TENSOR.
 absl::Status CheckWeights(const Checkpoint& checkpoint,

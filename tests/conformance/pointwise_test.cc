@@ -260,28 +260,18 @@ double InverseRms(const float* x, int64_t width, double eps) {
   return 1 / std::sqrt(sum / static_cast<double>(width) + eps);
 }
 
-TEST_P(PointwiseTest, RmsNormEqualsFp64AndMayAlias) {
+TEST_P(PointwiseTest, NormEqualsFp64AndMayAlias) {
   for (const int32_t width : {1, 15, 64, 259}) {
     for (const float scale : {1e-12F, 1.0F, 1e12F}) {
       const std::vector<float> x = Normal(kTokens * width, scale);
       const std::vector<float> weight = Normal(width);
+      const NormArgs args = {
+          .width = width, .weight = weight.data(), .eps = 1e-6F};
       std::vector<float> out(x.size());
       std::vector<float> aliased = x;
 
-      RmsNorm({x.data(), width},
-              weight.data(),
-              1e-6F,
-              width,
-              out.data(),
-              0,
-              kTokens);
-      RmsNorm({aliased.data(), width},
-              weight.data(),
-              1e-6F,
-              width,
-              aliased.data(),
-              0,
-              kTokens);
+      Norm(args, {x.data(), width}, out.data(), 0, kTokens);
+      Norm(args, {aliased.data(), width}, aliased.data(), 0, kTokens);
 
       for (int64_t i = 0; i < kTokens * width; ++i) {
         const float* row = x.data() + i / width * width;
@@ -293,18 +283,62 @@ TEST_P(PointwiseTest, RmsNormEqualsFp64AndMayAlias) {
   }
 }
 
-TEST_P(PointwiseTest, RmsNormShowsANan) {
+TEST_P(PointwiseTest, CenteredNormTakesTheMeanAwayAndAddsTheBias) {
+  for (const int32_t width : {2, 15, 64, 259}) {
+    std::vector<float> x = Normal(kTokens * width);
+    for (float& y : x) y += 5;  // the missing lanes are not the mean
+    const std::vector<float> weight = Normal(width);
+    const std::vector<float> bias = Normal(width);
+    std::vector<float> out(x.size());
+
+    Norm({.width = width,
+          .weight = weight.data(),
+          .bias = bias.data(),
+          .eps = 1e-5F,
+          .centered = true},
+         {x.data(), width},
+         out.data(),
+         0,
+         kTokens);
+
+    for (int64_t i = 0; i < kTokens * width; ++i) {
+      const float* row = x.data() + i / width * width;
+      double mean = 0;
+      for (int32_t j = 0; j < width; ++j) mean += row[j];
+      mean /= width;
+      double square = 0;
+      for (int32_t j = 0; j < width; ++j) {
+        square += (row[j] - mean) * (row[j] - mean);
+      }
+      const double want =
+          (x[i] - mean) / std::sqrt(square / width + 1e-5) * weight[i % width] +
+          bias[i % width];
+      EXPECT_NEAR(out[i], want, 1e-5 * (1 + std::fabs(want)));
+    }
+  }
+}
+
+TEST_P(PointwiseTest, NormShowsANan) {
   std::vector<float> x = Normal(2 * 40);
   x[7] = kNan;
   const std::vector<float> weight(40, 1.0F);
   std::vector<float> out(x.size());
 
-  RmsNorm({x.data(), 40}, weight.data(), 1e-6F, 40, out.data(), 0, 2);
+  for (const bool centered : {false, true}) {
+    Norm({.width = 40,
+          .weight = weight.data(),
+          .eps = 1e-6F,
+          .centered = centered},
+         {x.data(), 40},
+         out.data(),
+         0,
+         2);
 
-  for (int64_t i = 0; i < 80; ++i) EXPECT_EQ(std::isnan(out[i]), i < 40);
+    for (int64_t i = 0; i < 80; ++i) EXPECT_EQ(std::isnan(out[i]), i < 40);
+  }
 }
 
-TEST_P(PointwiseTest, AddRmsNormKeepsTheSum) {
+TEST_P(PointwiseTest, AddNormKeepsTheSum) {
   constexpr int32_t kWidth = 45;
   const std::vector<float> start = Normal(kTokens * kWidth);
   const std::vector<float> x = Normal(kTokens * kWidth);
@@ -312,14 +346,12 @@ TEST_P(PointwiseTest, AddRmsNormKeepsTheSum) {
   std::vector<float> residual = start;
   std::vector<float> out(x.size());
 
-  AddRmsNorm(residual.data(),
-             x.data(),
-             weight.data(),
-             1e-5F,
-             kWidth,
-             out.data(),
-             0,
-             kTokens);
+  AddNorm({.width = kWidth, .weight = weight.data(), .eps = 1e-5F},
+          residual.data(),
+          x.data(),
+          out.data(),
+          0,
+          kTokens);
 
   for (int64_t i = 0; i < kTokens * kWidth; ++i) {
     EXPECT_EQ(residual[i], start[i] + x[i]);

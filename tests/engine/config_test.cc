@@ -3,9 +3,11 @@
 
 #include <cmath>
 #include <string>
-#include <variant>
 #include <vector>
 
+#include "engine/mixers/feed_forward.h"
+#include "engine/mixers/gated_delta_net.h"
+#include "engine/mixers/mamba2.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/engine/engine_driver.h"
@@ -26,8 +28,30 @@ json GatedDeltaNetConfig() {
 
 json Mamba2Config() { return ConfigOf("tests/golden/mamba2"); }
 
-absl::StatusOr<ModelConfig> Parse(const json& config) {
+absl::StatusOr<DecoderSpec> Parse(const json& config) {
   return ParseConfig(config.dump(), "config.json");
+}
+
+// The parts of the first layer.
+std::vector<Sublayer> LayerOf(const DecoderSpec& spec) {
+  return spec.make_layer(0);
+}
+
+template <typename Part>
+const Part& As(const Sublayer& sublayer) {
+  return dynamic_cast<const Part&>(*sublayer.part);
+}
+
+int64_t IntermediateOf(const DecoderSpec& spec) {
+  return As<SwiGlu>(LayerOf(spec)[1]).intermediate();
+}
+
+GatedDeltaNetShape GatedDeltaNetOf(const DecoderSpec& spec) {
+  return As<GatedDeltaNet>(LayerOf(spec)[0]).shape();
+}
+
+Mamba2Shape Mamba2Of(const DecoderSpec& spec) {
+  return As<Mamba2>(LayerOf(spec)[0]).shape();
 }
 
 struct BadValue {
@@ -196,11 +220,11 @@ TEST(ParseConfigTest, ReadsGatedDeltaNet) {
   EXPECT_EQ(parsed->layers, 2);
   EXPECT_EQ(parsed->hidden, 64);
   EXPECT_EQ(parsed->vocabulary, 259);
-  EXPECT_EQ(parsed->intermediate, 96);
+  EXPECT_EQ(IntermediateOf(*parsed), 96);
   EXPECT_EQ(parsed->trained_length, 2048u);
   EXPECT_EQ(parsed->start_token, 1u);
   EXPECT_FALSE(parsed->tied);
-  const auto& shape = std::get<GatedDeltaNetShape>(parsed->mixer);
+  const GatedDeltaNetShape shape = GatedDeltaNetOf(*parsed);
   EXPECT_EQ(shape.heads, 2);
   EXPECT_EQ(shape.key_heads, 2);
   EXPECT_EQ(shape.key_dim, 16);
@@ -220,7 +244,7 @@ TEST(ParseConfigTest, ReadsTheOptionsOfGatedDeltaNet) {
   const auto parsed = Parse(config);
 
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  const auto& shape = std::get<GatedDeltaNetShape>(parsed->mixer);
+  const GatedDeltaNetShape shape = GatedDeltaNetOf(*parsed);
   EXPECT_EQ(shape.heads, 6);
   EXPECT_EQ(shape.key_heads, 2);
   EXPECT_EQ(shape.conv_width, 0);
@@ -228,20 +252,19 @@ TEST(ParseConfigTest, ReadsTheOptionsOfGatedDeltaNet) {
   EXPECT_EQ(shape.gate, GateKind::kSigmoid);
   EXPECT_FALSE(parsed->start_token.has_value());
   config["use_gate"] = false;
-  EXPECT_EQ(std::get<GatedDeltaNetShape>(Parse(config)->mixer).gate,
-            GateKind::kNone);
+  EXPECT_EQ(GatedDeltaNetOf(*Parse(config)).gate, GateKind::kNone);
 }
 
 TEST(ParseConfigTest, AnOpenIntermediateSizeFollowsTheRule) {
   const auto parsed = Parse(ConfigOf("models/demo"));
 
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->intermediate, 768);  // 682 up to a multiple of 256
+  EXPECT_EQ(IntermediateOf(*parsed), 768);  // 682 up to a multiple of 256
   json config = GatedDeltaNetConfig();
   config["intermediate_size"] = nullptr;
   config["hidden_size"] = 384;
   config["hidden_ratio"] = 3;
-  EXPECT_EQ(Parse(config)->intermediate, 768);  // exactly 768
+  EXPECT_EQ(IntermediateOf(*Parse(config)), 768);  // exactly 768
 }
 
 TEST(ParseConfigTest, ReadsMamba2) {
@@ -249,9 +272,9 @@ TEST(ParseConfigTest, ReadsMamba2) {
 
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->family, "mamba2");
-  EXPECT_EQ(parsed->intermediate, 0);
+  EXPECT_EQ(LayerOf(*parsed).size(), 1u);
   EXPECT_TRUE(parsed->tied);
-  const auto& shape = std::get<Mamba2Shape>(parsed->mixer);
+  const Mamba2Shape shape = Mamba2Of(*parsed);
   EXPECT_EQ(shape.heads, 4);
   EXPECT_EQ(shape.head_dim, 32);
   EXPECT_EQ(shape.groups, 1);
@@ -275,7 +298,7 @@ TEST(ParseConfigTest, ReadsInfinityInEachOfItsSpellings) {
     text.replace(text.find(mark), mark.size(), limit);
     const auto parsed = ParseConfig(text, "config.json");
     ASSERT_TRUE(parsed.ok()) << limit << ": " << parsed.status();
-    const auto& shape = std::get<Mamba2Shape>(parsed->mixer);
+    const Mamba2Shape shape = Mamba2Of(*parsed);
     EXPECT_TRUE(std::isinf(shape.dt_max)) << limit;
     EXPECT_EQ(shape.dt_min, 0) << limit;
   }

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/model/strict_json.h"
+#include "engine/config/strict_json.h"
 #include "gtest/gtest.h"
 #include "tests/engine/model_files.h"
 

@@ -49,10 +49,16 @@ ROOMS = {
     "client": (("base",), ("absl", "grpc", "protobuf", "proto", "json", "cli")),
     "engine/kernels": ((), ("cuda",)),
     "engine/state": (("base", "engine/kernels"), ("absl", "cuda")),
-    "engine/mixers": (("base", "engine/kernels", "engine/state"), ("absl", "torch")),
+    "engine/config": (("base",), ("absl", "json")),
+    # A mixer reads its own keys of config.json.
+    "engine/mixers": (
+        ("base", "engine/config", "engine/kernels", "engine/state"),
+        ("absl", "torch"),
+    ),
     # engine.h for its plain values: a plan, its rows, what they give.
     "engine/model": (
-        ("base", "engine/engine.h", "engine/kernels", "engine/mixers", "engine/state"),
+        ("base", "engine/config", "engine/engine.h", "engine/kernels", "engine/mixers",
+         "engine/state"),
         ("absl", "torch", "json", "openssl"),
     ),
     "engine": (

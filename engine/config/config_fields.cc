@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/model/config_fields.h"
+#include "engine/config/config_fields.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/model/strict_json.h"
+#include "engine/config/strict_json.h"
 
 namespace weir::engine {
 namespace {
@@ -82,6 +83,19 @@ constexpr const char* kKeysOfNoEffect[] = {
     "use_cache",
     "use_l2warp",
 };
+
+// A number, or one of the ways to write infinity; else NaN.
+double Limit(const json& value) {
+  if (value.is_number()) return value.get<double>();
+  const json* word = &value;
+  if (value.is_object() && value.size() == 1 && value.contains("__float__")) {
+    word = &value["__float__"];
+  }
+  for (const char* infinity : {"Infinity", "inf", "Inf", "+inf"}) {
+    if (*word == infinity) return std::numeric_limits<double>::infinity();
+  }
+  return std::numeric_limits<double>::quiet_NaN();
+}
 
 }  // namespace
 
@@ -165,6 +179,23 @@ bool ConfigFields::Bool(const std::string& key, bool otherwise) {
     return otherwise;
   }
   return value->get<bool>();
+}
+
+std::array<float, 2> ConfigFields::Range(const std::string& key,
+                                         std::array<float, 2> otherwise) {
+  const json* value = Value(key);
+  if (value == nullptr) return otherwise;
+  double low = NAN;
+  double high = NAN;
+  if (value->is_array() && value->size() == 2) {
+    low = Limit((*value)[0]);
+    high = Limit((*value)[1]);
+  }
+  if (!(low >= 0 && low < high && std::isfinite(low))) {
+    Fail(key, "is not two numbers, the first at least 0 and below the second");
+    return otherwise;
+  }
+  return {static_cast<float>(low), static_cast<float>(high)};
 }
 
 std::string ConfigFields::OneOf(const std::string& key,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/model/strict_json.h"
+#include "engine/config/strict_json.h"
 
 #include <array>
 #include <cstdint>

@@ -7,6 +7,7 @@
 // Threads: not thread-safe.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
@@ -38,6 +39,10 @@ class ConfigFields {
                 double high,
                 std::optional<double> otherwise = std::nullopt);
   bool Bool(const std::string& key, bool otherwise);
+  // Two numbers, the first at least 0 and below the second, which may be
+  // infinite, in any spelling that is met; `otherwise` for null.
+  std::array<float, 2> Range(const std::string& key,
+                             std::array<float, 2> otherwise);
   // One of `choices`.
   std::string OneOf(const std::string& key,
                     std::initializer_list<const char*> choices,

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The feed-forward part of a layer: down(silu(gate x) * up x). It holds no
+// state; it is a Mixer so that a layer is a list of parts.
+//
+// Threads: as mixer.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/mixers/mixer.h"
+
+namespace weir::engine {
+
+class SwiGlu final : public Mixer {
+ public:
+  SwiGlu(int64_t hidden, int64_t intermediate);
+
+  int64_t intermediate() const { return intermediate_; }
+
+  std::vector<WeightSlot> Weights() override;
+  std::vector<StateTensor> State() const override { return {}; }
+  int64_t workspace_floats() const override { return 3 * intermediate_; }
+  void Forward(const MixerInput& input,
+               float* workspace,
+               float* out) const override;
+
+ private:
+  const int64_t intermediate_;
+  Linear gate_up_;
+  Linear down_;
+};
+
+}  // namespace weir::engine

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/mixers/registry.h"
+
+#include "engine/mixers/gated_delta_net.h"
+#include "engine/mixers/mamba2.h"
+
+namespace weir::engine {
+namespace {
+
+constexpr Family kFamilies[] = {
+    {"gated_deltanet", nullptr, ReadGatedDeltaNet},
+    {"mamba2", nullptr, ReadMamba2},
+};
+
+}  // namespace
+
+std::span<const Family> Families() { return kFamilies; }
+
+}  // namespace weir::engine
