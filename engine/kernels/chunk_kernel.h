@@ -146,10 +146,10 @@ void ChunkHeads(const RecurrenceArgs& args,
   }
 }
 
-void Chunk(const RecurrenceArgs& args,
-           int64_t begin,
-           int64_t end,
-           float* scratch) {
+void HeadDecayChunk(const RecurrenceArgs& args,
+                    int64_t begin,
+                    int64_t end,
+                    float* scratch) {
   const FlushDenormals flush;
   const ChunkScratch s = LayOut(args);
   const int64_t sharing = args.heads / args.key_heads;

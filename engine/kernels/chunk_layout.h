@@ -64,10 +64,6 @@ ChunkScratch LayOut(const RecurrenceArgs& args) {
   return s;
 }
 
-int64_t ChunkScratchFloats(const RecurrenceArgs& args) {
-  return LayOut(args).floats;
-}
-
 // One head of one chunk.
 struct HeadChunk {
   int tokens;

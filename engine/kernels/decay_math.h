@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "engine/kernels/vector_target.h"
+#include "engine/kernels/vector_math.h"
 
 namespace weir::engine {
 namespace {
@@ -48,6 +48,33 @@ WEIR_INLINE Decay DecayOf(double log2_decay) {
   const double change = Exp2Minus1(log2_decay);
   if (change < -0.5) return {0.0F, static_cast<float>(1 + change)};
   return {1.0F, static_cast<float>(change)};
+}
+
+// The same over vectors in fp32, to its last bits: below 1/2 what is kept,
+// above it what is taken away.
+struct DecayVec {
+  Vec carry;
+  Vec scale;
+};
+
+WEIR_INLINE DecayVec DecayVecOf(Vec log2_decay) {
+  const Vec zero = {};
+  const Vec one = Broadcast(1.0F);
+  const Vec half = Broadcast(-0.5F);
+  // 2^x - 1 for x in [-1/2, 0].
+  Vec p = Broadcast(1.52527338e-5F);
+  p = Fma(p, log2_decay, Broadcast(1.54035304e-4F));
+  p = Fma(p, log2_decay, Broadcast(1.33335581e-3F));
+  p = Fma(p, log2_decay, Broadcast(9.61812911e-3F));
+  p = Fma(p, log2_decay, Broadcast(5.55041087e-2F));
+  p = Fma(p, log2_decay, Broadcast(2.40226507e-1F));
+  p = Fma(p, log2_decay, Broadcast(6.93147181e-1F));
+  const Vec change = p * log2_decay;
+  DecayVec decay;
+  // A NaN is on neither side, and stays one as a scale.
+  decay.carry = log2_decay >= half ? one : zero;
+  decay.scale = log2_decay >= half ? change : Exp2(log2_decay);
+  return decay;
 }
 
 }  // namespace

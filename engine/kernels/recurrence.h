@@ -1,16 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The recurrence over a ragged batch, scalar decay. Per row r, head h, token t:
+// The recurrence over a ragged batch. Per row r, head h, token t:
 //
-//   S <- d_t S                         d_t = 2^log2_decay, at most 1
-//   u  = beta_t (v_t - S^T k_t)        with a delta rule (beta != nullptr)
-//   u  = v_t                           without
-//   S <- S + k_t u^T                   S: [K, V]
+//   S <- Diag(d_t) S + b_t (a_t^T S) + k_t v_t^T      S: [K, V]
 //   o_t = S^T q_t
 //
-// With beta this is Gated DeltaNet (arXiv 2412.06464), without it Mamba-2
-// (arXiv 2405.21060, q = C, k = B, v = dt x). S is stored V-first, [V, K] with
-// K contiguous, so that both products with S run along the contiguous axis.
+// with d = 2^log2_decay, at most 1; a^T S is taken on the state before decay.
+// Its parts, as `decay`, `beta`, `a`, `b` and `read` choose them:
+//
+//   decay   one for the head, or one a key channel; or one a value channel,
+//           S <- S Diag(d_t) + ...
+//   beta    the delta rule, b (a^T S) = -beta k (d k^T S) and beta v for v:
+//           Gated DeltaNet (arXiv 2412.06464); one decay for the head
+//   a       a correction along the key, b = beta k and beta v for v: KDA,
+//   GDN-2;
+//           a decay a key channel
+//   a, b    any correction: RWKV-7; a decay a key channel
+//   read    before the write: o_t = S_{t-1}^T q_t + (q_t . (bonus k_t)) v_t,
+//           RWKV-6 (arXiv 2404.05892); a decay a key channel
+//
+// Without beta and a it is linear attention with decay: Mamba-2
+// (arXiv 2405.21060, q = C, k = B, v = dt x), GLA (arXiv 2312.06635). S is
+// stored V-first, [V, K] with K contiguous, so that the products with S run
+// along the contiguous axis.
 //
 // Row r owns tokens [row_starts[r], row_starts[r + 1]) and the state of
 // slots[r], which is read at its first token and written after its last. A
@@ -19,7 +31,8 @@
 // Threads: none of their own. A call does work items [begin, end) of
 // rows * heads, item = row * heads + head; disjoint ranges may run in parallel.
 //
-// REQUIRES: no slot twice in `slots`; log2_decay <= 0; key_heads divides heads.
+// REQUIRES: no slot twice in `slots`; log2_decay <= 0; key_heads divides heads;
+// only the combinations named above; K or V <= kChannelsMax if it decays.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +45,15 @@ struct TokenRows {
   int64_t stride = 0;
 };
 
+enum class DecayKind { kHead, kKey, kValue };
+enum class ReadOrder { kAfterWrite, kBeforeWrite };
+
+// Channels that may have a decay each.
+inline constexpr int32_t kChannelsMax = 1024;
+
 struct RecurrenceArgs {
+  DecayKind decay = DecayKind::kHead;
+  ReadOrder read = ReadOrder::kAfterWrite;
   int32_t rows = 0;
   int32_t heads = 0;      // value heads
   int32_t key_heads = 0;  // head h reads q and k of h / (heads / key_heads)
@@ -43,8 +64,11 @@ struct RecurrenceArgs {
   TokenRows q;                          // [T][key_heads, K], scaled
   TokenRows k;                          // [T][key_heads, K]
   TokenRows v;                          // [T][heads, V]
-  TokenRows log2_decay;                 // [T][heads]
+  TokenRows log2_decay;                 // [T][heads], [T][heads, K or V]
   TokenRows beta;                       // [T][heads], or data == nullptr
+  TokenRows a;                          // [T][heads, K], or data == nullptr
+  TokenRows b;                          // likewise; without it beta k
+  const float* bonus = nullptr;         // [heads, K], read before the write
   float* out = nullptr;                 // [T][heads, V]
   int64_t out_stride = 0;               // floats between two tokens of out
   float* state = nullptr;               // [slots][heads, V, K], in and out
@@ -62,10 +86,12 @@ void RecurrenceRecurrent(const RecurrenceArgs& args,
                          int64_t begin,
                          int64_t end);
 
-// Chunks of 64 tokens as matrix products, the delta rule's triangular system
-// by forward substitution in fp32; a row's last chunk may be shorter. The
-// state is read and written once a chunk.
-// Bound: about 2 (2 C K + 2 C V + 3 K V) FLOPs a token and head, C = 64.
+// Chunks of tokens as matrix products, the correction's triangular system by
+// forward substitution in fp32; a row's last chunk may be shorter. The state is
+// read and written once a chunk, of 64 tokens with one decay for the head, of
+// 16 with a decay a channel.
+// Bound: about 2 (2 C K + 2 C V + 3 K V) FLOPs a token and head, C = 64; with a
+// decay a channel 2 (4 K V + 6 C K + 2 C V), C = 16, with a correction.
 void RecurrenceChunk(const RecurrenceArgs& args, int64_t begin, int64_t end);
 
 // From this many tokens of a row on, the chunk form is the one to take.

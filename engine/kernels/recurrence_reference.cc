@@ -19,36 +19,98 @@ void Contract(const std::vector<double>& s,
   }
 }
 
+// One token of one head, by its first elements.
+struct Token {
+  const float* q;
+  const float* k;
+  const float* v;
+  const float* log2_decay;
+  const float* beta;  // nullptr: no delta rule
+  const float* a;     // nullptr: no correction
+  const float* b;
+};
+
+Token TokenOf(const RecurrenceArgs& args, int64_t t, int64_t head) {
+  const int64_t key_head = head / (args.heads / args.key_heads);
+  const auto at = [t](const TokenRows& rows, int64_t offset) {
+    return rows.data == nullptr ? nullptr
+                                : rows.data + t * rows.stride + offset;
+  };
+  const int64_t decays = args.decay == DecayKind::kHead  ? 1
+                         : args.decay == DecayKind::kKey ? args.key_dim
+                                                         : args.value_dim;
+  return {.q = at(args.q, key_head * args.key_dim),
+          .k = at(args.k, key_head * args.key_dim),
+          .v = at(args.v, head * args.value_dim),
+          .log2_decay = at(args.log2_decay, head * decays),
+          .beta = at(args.beta, head),
+          .a = at(args.a, head * args.key_dim),
+          .b = at(args.b, head * args.key_dim)};
+}
+
+// S <- d S for the state as [K, V].
+void DecayState(const RecurrenceArgs& args,
+                const Token& token,
+                std::vector<double>& s) {
+  const int64_t values = args.value_dim;
+  std::vector<double> by_value(values);
+  for (int64_t i = 0; i < args.key_dim; ++i) {
+    double* row = s.data() + i * values;
+    if (args.decay == DecayKind::kValue) {
+      for (int64_t j = 0; i == 0 && j < values; ++j) {
+        by_value[j] = std::exp2(double{token.log2_decay[j]});
+      }
+      for (int64_t j = 0; j < values; ++j) row[j] *= by_value[j];
+      continue;
+    }
+    const int64_t channel = args.decay == DecayKind::kKey ? i : 0;
+    const double decay = std::exp2(double{token.log2_decay[channel]});
+    for (int64_t j = 0; j < values; ++j) row[j] *= decay;
+  }
+}
+
 // One head over one row; s is its state as [K, V].
 void RunHead(const RecurrenceArgs& args,
              int32_t row,
              int64_t head,
              std::vector<double>& s) {
-  const int64_t key_head = head / (args.heads / args.key_heads);
   const int64_t values = args.value_dim;
+  const bool before = args.read == ReadOrder::kBeforeWrite;
   std::vector<double> u(values);
+  std::vector<double> w(values);
   std::vector<double> y(values);
   for (int64_t t = args.row_starts[row]; t < args.row_starts[row + 1]; ++t) {
-    const float* q = args.q.data + t * args.q.stride + key_head * args.key_dim;
-    const float* k = args.k.data + t * args.k.stride + key_head * args.key_dim;
-    const float* v = args.v.data + t * args.v.stride + head * values;
-    const double decay = std::exp2(
-        double{args.log2_decay.data[t * args.log2_decay.stride + head]});
-    for (double& x : s) x *= decay;
-    if (args.beta.data != nullptr) {
-      const double beta = args.beta.data[t * args.beta.stride + head];
-      Contract(s, k, u);
-      for (int64_t j = 0; j < values; ++j) u[j] = beta * (v[j] - u[j]);
-    } else {
-      u.assign(v, v + values);
+    const Token token = TokenOf(args, t, head);
+    if (before) Contract(s, token.q, y);
+    if (token.a != nullptr) Contract(s, token.a, w);
+    DecayState(args, token, s);
+    u.assign(token.v, token.v + values);
+    const double beta = token.beta == nullptr ? 1 : *token.beta;
+    if (token.a != nullptr && token.b == nullptr) {
+      for (int64_t j = 0; j < values; ++j) u[j] = beta * (u[j] + w[j]);
+    } else if (token.beta != nullptr) {
+      Contract(s, token.k, w);
+      for (int64_t j = 0; j < values; ++j) {
+        u[j] = beta * (u[j] - w[j]);
+      }
     }
+    double bonus = 0;
     for (int64_t i = 0; i < args.key_dim; ++i) {
-      const double key = k[i];
+      const double key = token.k[i];
       for (int64_t j = 0; j < values; ++j) s[i * values + j] += key * u[j];
+      if (before) {
+        bonus += double{token.q[i]} * args.bonus[head * args.key_dim + i] * key;
+      }
+      if (token.b == nullptr) continue;
+      for (int64_t j = 0; j < values; ++j) {
+        s[i * values + j] += double{token.b[i]} * w[j];
+      }
     }
-    Contract(s, q, y);
+    if (!before) Contract(s, token.q, y);
     float* out = args.out + t * args.out_stride + head * values;
-    for (int64_t j = 0; j < values; ++j) out[j] = static_cast<float>(y[j]);
+    for (int64_t j = 0; j < values; ++j) {
+      out[j] = static_cast<float>(y[j] + bonus * u[j]);
+    }
   }
 }
 

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The recurrent form. The rows of S (one a value channel, K contiguous) do not
-// meet, so a block of rows is taken through a segment of tokens while it lies
-// in the first-level cache. For each token both dots of a row come from one
-// read of the state before decay:
+// The recurrent form, one decay for the head. The rows of S (one a value
+// channel, K contiguous) do not meet, so a block of rows is taken through a
+// segment of tokens while it lies in the first cache. For each token both dots
+// of a row come from one read of the state before decay:
 //
 //   w = S^T k   y = S^T q   u = beta (v - d w)   o = d y + u (k.q)
 //   S <- d S + k u^T    rounded as decay_math.h says
 //
-// Bound: beyond the caches 8 K V bytes a token, head and row; within them
-// 4 K V FMAs (3 without a delta rule).
+// Bound: beyond the caches 8 K V bytes a token, head and row; else 4 K V FMAs.
 // Threads: plain functions. Included by the target files only.
 #pragma once
 
@@ -186,7 +185,9 @@ void StepAnyKey(const RecurrenceArgs& args, int64_t begin, int64_t end) {
   }
 }
 
-void Recurrent(const RecurrenceArgs& args, int64_t begin, int64_t end) {
+void HeadDecayRecurrent(const RecurrenceArgs& args,
+                        int64_t begin,
+                        int64_t end) {
   const FlushDenormals flush;
   if (args.beta.data != nullptr) {
     StepAnyKey<true>(args, begin, end);

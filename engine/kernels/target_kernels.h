@@ -5,6 +5,8 @@
 // Threads: plain functions.
 #pragma once
 
+#include "engine/kernels/channel_chunk_kernel.h"
+#include "engine/kernels/channel_recurrent_kernel.h"
 #include "engine/kernels/chunk_kernel.h"
 #include "engine/kernels/kernel_table.h"
 #include "engine/kernels/norm_kernel.h"
@@ -14,6 +16,30 @@
 
 namespace weir::engine {
 namespace {
+
+void Recurrent(const RecurrenceArgs& args, int64_t begin, int64_t end) {
+  if (args.decay == DecayKind::kHead) {
+    HeadDecayRecurrent(args, begin, end);
+  } else {
+    ChannelRecurrent(args, begin, end);
+  }
+}
+
+int64_t ChunkScratchFloats(const RecurrenceArgs& args) {
+  return args.decay == DecayKind::kHead ? LayOut(args).floats
+                                        : ChannelLayOut(args).floats;
+}
+
+void Chunk(const RecurrenceArgs& args,
+           int64_t begin,
+           int64_t end,
+           float* scratch) {
+  if (args.decay == DecayKind::kHead) {
+    HeadDecayChunk(args, begin, end, scratch);
+  } else {
+    ChannelChunk(args, begin, end, scratch);
+  }
+}
 
 constexpr KernelTable TargetKernels(const char* name) {
   return {

@@ -100,10 +100,14 @@ RecurrenceCase::RecurrenceCase(RecurrenceShape shape_in,
   key_stride = int64_t{shape.key_heads} * shape.key_dim + kGap;
   value_stride = int64_t{shape.heads} * shape.value_dim + kGap;
   gate_stride = shape.heads + kGap;
+  decay_stride = decays() + kGap;
+  correction_stride = int64_t{shape.heads} * shape.key_dim + kGap;
   state_stride = state_floats + kGap;
   q = k = Marked(tokens, key_stride);
   v = out = Marked(tokens, value_stride);
-  log2_decay = beta = Marked(tokens, gate_stride);
+  log2_decay = Marked(tokens, decay_stride);
+  beta = Marked(tokens, gate_stride);
+  a = b = Marked(tokens, correction_stride);
   state = Marked(slot_count, state_stride);
 
   std::mt19937 random(seed);
@@ -113,8 +117,40 @@ RecurrenceCase::RecurrenceCase(RecurrenceShape shape_in,
   FillNormal(random, state_floats, state_stride, state);
   NormalizeHeads(shape.key_heads, shape.key_dim, key_stride, q);
   NormalizeHeads(shape.key_heads, shape.key_dim, key_stride, k);
-  FillUniform(random, -1.0F, -0.0015F, gate_stride, log2_decay);
+  FillUniform(random, -1.0F, -0.0015F, decay_stride, log2_decay);
   FillUniform(random, 0.0F, 1.0F, gate_stride, beta);
+  bonus = Marked(1, correction_stride);
+  FillNormal(random, correction_stride - kGap, correction_stride, bonus);
+  DeriveCorrection();
+}
+
+int64_t RecurrenceCase::decays() const {
+  switch (shape.kind) {
+    case RecurrenceKind::kPlain:
+    case RecurrenceKind::kDelta:
+      return shape.heads;
+    case RecurrenceKind::kByValue:
+      return int64_t{shape.heads} * shape.value_dim;
+    default:
+      return int64_t{shape.heads} * shape.key_dim;
+  }
+}
+
+void RecurrenceCase::DeriveCorrection() {
+  const bool decayed = shape.kind == RecurrenceKind::kDecayed;
+  if (!decayed && shape.kind != RecurrenceKind::kUndecayed) return;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < decays(); ++i) {
+      const int64_t head = i / shape.key_dim;
+      const int64_t key_head = head / (shape.heads / shape.key_heads);
+      const float key =
+          k[t * key_stride + key_head * shape.key_dim + i % shape.key_dim];
+      const float decay =
+          decayed ? std::exp2(log2_decay[t * decay_stride + i]) : 1.0F;
+      a[t * correction_stride + i] = -decay * key;
+      b[t * correction_stride + i] = beta[t * gate_stride + head] * key;
+    }
+  }
 }
 
 RecurrenceArgs RecurrenceCase::Args() {
@@ -129,8 +165,34 @@ RecurrenceArgs RecurrenceCase::Args() {
   args.q = {q.data(), key_stride};
   args.k = {k.data(), key_stride};
   args.v = {v.data(), value_stride};
-  args.log2_decay = {log2_decay.data(), gate_stride};
-  if (shape.delta) args.beta = {beta.data(), gate_stride};
+  args.log2_decay = {log2_decay.data(), decay_stride};
+  switch (shape.kind) {
+    case RecurrenceKind::kPlain:
+      break;
+    case RecurrenceKind::kDelta:
+      args.beta = {beta.data(), gate_stride};
+      break;
+    case RecurrenceKind::kDecayed:
+      args.decay = DecayKind::kKey;
+      args.a = {a.data(), correction_stride};
+      args.beta = {beta.data(), gate_stride};
+      break;
+    case RecurrenceKind::kUndecayed:
+      args.a = {a.data(), correction_stride};
+      args.b = {b.data(), correction_stride};
+      [[fallthrough]];
+    case RecurrenceKind::kChannel:
+      args.decay = DecayKind::kKey;
+      break;
+    case RecurrenceKind::kReadBefore:
+      args.decay = DecayKind::kKey;
+      args.read = ReadOrder::kBeforeWrite;
+      args.bonus = bonus.data();
+      break;
+    case RecurrenceKind::kByValue:
+      args.decay = DecayKind::kValue;
+      break;
+  }
   args.out = out.data();
   args.out_stride = value_stride;
   args.state = state.data();
@@ -158,13 +220,18 @@ void RecurrenceCase::RepeatTokens(int32_t period) {
   Repeat(period, key_stride, q);
   Repeat(period, key_stride, k);
   Repeat(period, value_stride, v);
+  DeriveCorrection();
 }
 
 void RecurrenceCase::SetLog2Decay(float value) {
-  Fill(value, gate_stride, log2_decay);
+  Fill(value, decay_stride, log2_decay);
+  DeriveCorrection();
 }
 
-void RecurrenceCase::SetBeta(float value) { Fill(value, gate_stride, beta); }
+void RecurrenceCase::SetBeta(float value) {
+  Fill(value, gate_stride, beta);
+  DeriveCorrection();
+}
 
 std::vector<float> RecurrenceCase::RowOut(int32_t row) const {
   return Packed(out, row_starts[row], row_starts[row + 1], value_stride);

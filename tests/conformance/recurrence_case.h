@@ -16,12 +16,23 @@
 
 namespace weir::engine {
 
+// The combinations of decay, correction and read order that there are.
+enum class RecurrenceKind {
+  kPlain,       // one decay a head
+  kDelta,       // the same and the delta rule
+  kChannel,     // a decay a key channel: GLA
+  kDecayed,     // the same, and a correction of the decayed state: KDA
+  kUndecayed,   // a correction of the state before decay: RWKV-7
+  kReadBefore,  // read before the write: RWKV-6
+  kByValue,     // a decay a value channel: gated slots
+};
+
 struct RecurrenceShape {
   int32_t heads = 1;
   int32_t key_heads = 1;
   int32_t key_dim = 64;
   int32_t value_dim = 64;
-  bool delta = true;
+  RecurrenceKind kind = RecurrenceKind::kDelta;
 };
 
 enum class RecurrenceForm { kReference, kRecurrent, kChunk };
@@ -43,6 +54,11 @@ struct RecurrenceCase {
   void SetLog2Decay(float value);
   void SetBeta(float value);
 
+  // The log2 decays of one token.
+  int64_t decays() const;
+  // The correction that its kind makes of keys, decays and betas.
+  void DeriveCorrection();
+
   // Without the gaps.
   std::vector<float> RowOut(int32_t row) const;
   std::vector<float> SlotState(int32_t slot) const;
@@ -58,9 +74,11 @@ struct RecurrenceCase {
   int32_t slot_count = 0;
   int64_t key_stride = 0;
   int64_t value_stride = 0;
-  int64_t gate_stride = 0;
+  int64_t gate_stride = 0;  // of beta
+  int64_t decay_stride = 0;
+  int64_t correction_stride = 0;
   int64_t state_stride = 0;
-  std::vector<float> q, k, v, log2_decay, beta, out, state;
+  std::vector<float> q, k, v, log2_decay, beta, a, b, bonus, out, state;
 };
 
 inline constexpr float kGapMark = -7.5e30F;

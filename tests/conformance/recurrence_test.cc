@@ -24,12 +24,27 @@ constexpr RecurrenceShape kShapes[] = {
     {.heads = 4, .key_heads = 2, .key_dim = 16, .value_dim = 32},
     {.heads = 2, .key_heads = 2, .key_dim = 64, .value_dim = 64},
     {.heads = 2, .key_heads = 1, .key_dim = 128, .value_dim = 128},
-    {.heads = 3, .key_heads = 1, .key_dim = 64, .value_dim = 128},
     {.heads = 4, .key_heads = 2, .key_dim = 20, .value_dim = 12},
     {.heads = 10, .key_heads = 1, .key_dim = 13, .value_dim = 7},
 };
 
-using Param = std::tuple<std::string, RecurrenceForm, bool, RecurrenceShape>;
+struct NamedKind {
+  const char* name;
+  RecurrenceKind kind;
+};
+
+constexpr NamedKind kKinds[] = {
+    {"Plain", RecurrenceKind::kPlain},
+    {"Delta", RecurrenceKind::kDelta},
+    {"Channel", RecurrenceKind::kChannel},
+    {"Decayed", RecurrenceKind::kDecayed},
+    {"Undecayed", RecurrenceKind::kUndecayed},
+    {"ReadBefore", RecurrenceKind::kReadBefore},
+    {"ByValue", RecurrenceKind::kByValue},
+};
+
+using Param =
+    std::tuple<std::string, RecurrenceForm, NamedKind, RecurrenceShape>;
 
 class RecurrenceConformanceTest : public testing::TestWithParam<Param> {
  protected:
@@ -41,7 +56,7 @@ class RecurrenceConformanceTest : public testing::TestWithParam<Param> {
   RecurrenceForm form() const { return std::get<1>(GetParam()); }
   RecurrenceShape shape() const {
     RecurrenceShape shape = std::get<3>(GetParam());
-    shape.delta = std::get<2>(GetParam());
+    shape.kind = std::get<2>(GetParam()).kind;
     return shape;
   }
   RecurrenceCase Case(const std::vector<int32_t>& row_tokens) const {
@@ -100,7 +115,10 @@ TEST_P(RecurrenceConformanceTest, OneTokenTwiceOverAndTwoAlternating) {
         // With beta = 2 and equal keys a step turns the state's part along the
         // key over, and if the decay takes nothing away no step damps the
         // rounding of an earlier one: it grows with the tokens.
-        const bool is_damped = beta < 2 || log2_decay < -0.1F;
+        // A correction that acts before decay would even amplify it.
+        const bool is_damped =
+            beta < 2 ||
+            (log2_decay < -0.1F && shape().kind != RecurrenceKind::kUndecayed);
         ExpectEqualsReference(start, is_damped ? kRmseMax : 1e-4);
       }
     }
@@ -262,9 +280,13 @@ TEST_P(RecurrenceConformanceTest, OneTokenOnAFreshStateIsTheFormula) {
     const int64_t key = h / (s.heads / s.key_heads) * int64_t{s.key_dim};
     double dot = 0;
     for (int32_t i = 0; i < s.key_dim; ++i) {
-      dot += double{got.k[key + i]} * got.q[key + i];
+      const bool before = s.kind == RecurrenceKind::kReadBefore;
+      dot += double{got.k[key + i]} * got.q[key + i] *
+             (before ? got.bonus[h * s.key_dim + i] : 1);
     }
-    const double beta = s.delta ? got.beta[h] : 1;
+    const bool scaled =
+        s.kind == RecurrenceKind::kDelta || s.kind == RecurrenceKind::kDecayed;
+    const double beta = scaled ? got.beta[h] : 1;
     for (int32_t i = 0; i < s.value_dim; ++i) {
       const int64_t at = int64_t{h} * s.value_dim + i;
       const double want = beta * got.v[at] * dot;
@@ -308,8 +330,11 @@ TEST_P(RecurrenceConformanceTest, ANanInATokenDoesNotReachEarlierOnes) {
   for (int64_t i = 0; i < clean.value_stride; ++i) {
     with_value.v[kAt * clean.value_stride + i] = kNan;
   }
-  for (int64_t i = 0; i < clean.gate_stride; ++i) {
-    with_decay.log2_decay[kAt * clean.gate_stride + i] = kNan;
+  // Where the state is read before the write, a decay shows a token later.
+  const int64_t at =
+      shape().kind == RecurrenceKind::kReadBefore ? kAt - 1 : kAt;
+  for (int64_t i = 0; i < clean.decay_stride; ++i) {
+    with_decay.log2_decay[at * clean.decay_stride + i] = kNan;
   }
 
   clean.Run(form());
@@ -342,8 +367,8 @@ std::string ParamName(const testing::TestParamInfo<Param>& info) {
   return std::get<0>(info.param) +
          (std::get<1>(info.param) == RecurrenceForm::kChunk ? "Chunk"
                                                             : "Recurrent") +
-         (std::get<2>(info.param) ? "Delta" : "Plain") +
-         std::to_string(shape.key_dim) + "x" + std::to_string(shape.value_dim);
+         std::get<2>(info.param).name + std::to_string(shape.key_dim) + "x" +
+         std::to_string(shape.value_dim);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -352,7 +377,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::ValuesIn(Targets()),
                      testing::Values(RecurrenceForm::kRecurrent,
                                      RecurrenceForm::kChunk),
-                     testing::Bool(),
+                     testing::ValuesIn(kKinds),
                      testing::ValuesIn(kShapes)),
     ParamName);
 
