@@ -64,7 +64,7 @@ void Call::Send(const grpc::ByteBuffer& message, bool event) {
   if (event) state_->unsent.fetch_add(1, std::memory_order_relaxed);
   const std::lock_guard lock(mutex_);
   if (ended_ || closing_) return;
-  queue_.push_back({message, event});
+  Enqueue(message, event);
   Pump();
 }
 
@@ -72,7 +72,7 @@ void Call::SendLast(const grpc::ByteBuffer& message, bool event) {
   if (event) state_->unsent.fetch_add(1, std::memory_order_relaxed);
   const std::lock_guard lock(mutex_);
   if (ended_ || closing_) return;
-  queue_.push_back({message, event});
+  Enqueue(message, event);
   closing_ = true;
   Pump();
 }
@@ -143,6 +143,7 @@ void Call::OnWriteDone(bool ok) {
     const std::lock_guard lock(mutex_);
     writing_ = false;
     event = sending_.event;
+    unsent_bytes_ -= sending_.bytes;
     sending_ = {};
     // The client is gone; OnCancel says so too.
     if (!ok) queue_.clear();
@@ -197,9 +198,15 @@ bool Call::Read(grpc::ByteBuffer* message) {
   return true;
 }
 
-size_t Call::queued() const {
+Call::Unsent Call::unsent() const {
   const std::lock_guard lock(mutex_);
-  return queue_.size() + (writing_ ? 1 : 0);
+  return {queue_.size() + (writing_ ? 1 : 0), unsent_bytes_};
+}
+
+void Call::Enqueue(const grpc::ByteBuffer& message, bool event) {
+  const size_t bytes = message.Length();
+  unsent_bytes_ += bytes;
+  queue_.push_back({message, bytes, event});
 }
 
 void Call::Pump() {

@@ -132,15 +132,21 @@ class Call : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
   bool Broken() const { return context_->IsCancelled(); }
   void CountReceived() { host_->metrics->OnMessageReceived(kind_.rpc); }
   // Messages that wait or are on their way.
-  size_t queued() const;
+  struct Unsent {
+    size_t messages = 0;
+    size_t bytes = 0;
+  };
+  Unsent unsent() const;
   absl::Duration begun() const { return begun_; }
 
  private:
   struct Outgoing {
     grpc::ByteBuffer message;
+    size_t bytes = 0;
     bool event = false;
   };
   // These REQUIRE mutex_ to be held.
+  void Enqueue(const grpc::ByteBuffer& message, bool event);
   void Pump();
   void End(const absl::Status& status);
 
@@ -157,6 +163,7 @@ class Call : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
   std::shared_ptr<Call> self_;
   std::deque<Outgoing> queue_;
   Outgoing sending_;
+  size_t unsent_bytes_ = 0;  // of both
   bool writing_ = false;
   bool closing_ = false;
   bool ended_ = false;  // Finish has been called

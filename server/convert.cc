@@ -75,6 +75,11 @@ absl::StatusOr<service::AppendRequest> ToAppend(v1::AppendRequest& message,
                  "this model takes tokens only: it has no tokenizer",
                  {{"field", "text"}});
   }
+  // A token of text is a byte.
+  WEIR_RETURN_IF_ERROR(service::CheckTokenCount(
+      message.text().empty() ? static_cast<size_t>(message.tokens_size())
+                             : message.text().size(),
+      served.limits.append_tokens_max));
   service::AppendRequest request;
   WEIR_ASSIGN_OR_RETURN(request.durability, ToDurability(message.durability()));
   request.session_id = std::move(*message.mutable_session_id());

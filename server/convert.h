@@ -5,7 +5,8 @@
 // the service's types.
 //
 // Parsing checks what the wire can get wrong: MALFORMED_PROTO, MISSING_FIELD,
-// CONFLICTING_FIELDS, BAD_VALUE, BAD_PAGE, MODEL_NOT_FOUND, TEXT_UNSUPPORTED.
+// CONFLICTING_FIELDS, BAD_VALUE, BAD_PAGE, MODEL_NOT_FOUND, TEXT_UNSUPPORTED,
+// and TOO_MANY_TOKENS, which must not become a copy of them.
 // The service checks the rest.
 //
 // Threads: pure functions.

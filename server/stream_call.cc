@@ -10,8 +10,19 @@ namespace {
 using service::Error;
 using service::Reason;
 
-// Items that wait or run, and answers that have not left.
+// Items that run, and answers that have not left.
 constexpr size_t kInFlightMax = 64;
+// The bytes of their answers: sixteen of the largest.
+constexpr size_t kAnswerBytesMax = size_t{4} << 20;
+
+// What an item's answer takes, nearly: scores are what makes one large. The
+// events of a generation are bounded by Limits::unsent_events_max.
+size_t AnswerBytes(const StreamItem& item) {
+  const auto* append = std::get_if<service::AppendRequest>(&item.request);
+  return append != nullptr && append->want_scores
+             ? append->tokens.size() * sizeof(float)
+             : 0;
+}
 
 }  // namespace
 
@@ -82,6 +93,7 @@ void StreamCall::Advance() {
 
 bool StreamCall::StartNext() {
   StreamItem item;
+  size_t answer_bytes = 0;
   {
     const std::lock_guard lock(items_mutex_);
     if (waiting_.empty() || generating_) return false;
@@ -90,15 +102,17 @@ bool StreamCall::StartNext() {
     if (generate && running_ > 0) return false;
     item = std::move(waiting_.front());
     waiting_.pop_front();
+    answer_bytes = AnswerBytes(item);
     ++running_;
+    running_bytes_ += answer_bytes;
     generating_ = generate;
   }
-  StartItem(std::move(item));
+  StartItem(std::move(item), answer_bytes);
   return true;
 }
 
 void StreamCall::ReadOrEnd() {
-  const size_t unsent = queued();
+  const Unsent unsent = this->unsent();
   absl::Status end;
   {
     const std::lock_guard lock(items_mutex_);
@@ -109,7 +123,12 @@ void StreamCall::ReadOrEnd() {
       end = Error(Reason::kServerDraining,
                   "the server is stopping; go on with another one");
     } else {
-      if (read_all_ || reading_ || running + unsent >= kInFlightMax) return;
+      // A parked item says that the client is ahead: it may wait too.
+      if (read_all_ || reading_ || !waiting_.empty() ||
+          running + unsent.messages >= kInFlightMax ||
+          running_bytes_ + unsent.bytes >= kAnswerBytesMax) {
+        return;
+      }
       reading_ = true;
       Read(&incoming_);
       return;
@@ -118,38 +137,42 @@ void StreamCall::ReadOrEnd() {
   Close(end);
 }
 
-void StreamCall::StartItem(StreamItem item) {
+void StreamCall::StartItem(StreamItem item, size_t answer_bytes) {
   if (auto* append = std::get_if<service::AppendRequest>(&item.request)) {
-    StartAppend(item.item_id, item.want_progress, std::move(*append));
+    StartAppend(
+        item.item_id, item.want_progress, std::move(*append), answer_bytes);
   } else if (auto* generate =
                  std::get_if<service::GenerateRequest>(&item.request)) {
     StartGenerate(item.item_id, std::move(*generate));
   } else {
     const absl::Status& refusal = std::get<absl::Status>(item.request);
     CountRefusal(refusal);
-    Answer(PackItem(item.item_id, refusal), false);
+    Answer(PackItem(item.item_id, refusal), false, answer_bytes);
   }
 }
 
 void StreamCall::StartAppend(uint64_t item_id,
                              bool want_progress,
-                             service::AppendRequest request) {
+                             service::AppendRequest request,
+                             size_t answer_bytes) {
   const std::shared_ptr<StreamCall> self = Self();
   if (want_progress) {
     request.on_progress = [self, item_id](uint64_t applied, uint64_t end) {
       // Progress is news, not an answer: a slow reader misses some.
-      if (self->queued() >= kInFlightMax) return;
+      if (self->unsent().messages >= kInFlightMax) return;
       self->Send(PackProgress(item_id, applied, end));
     };
   }
-  host().service->Append(
-      std::move(request),
-      ServiceContext(),
-      [self, item_id](absl::StatusOr<service::AppendResult> result) {
-        self->Answer(result.ok() ? PackItem(item_id, *result)
-                                 : PackItem(item_id, result.status()),
-                     false);
-      });
+  host().service->Append(std::move(request),
+                         ServiceContext(),
+                         [self, item_id, answer_bytes](
+                             absl::StatusOr<service::AppendResult> result) {
+                           self->Answer(
+                               result.ok() ? PackItem(item_id, *result)
+                                           : PackItem(item_id, result.status()),
+                               false,
+                               answer_bytes);
+                         });
 }
 
 void StreamCall::StartGenerate(uint64_t item_id,
@@ -170,17 +193,20 @@ void StreamCall::StartGenerate(uint64_t item_id,
       ServiceContext(),
       [self, item_id, last](
           const absl::StatusOr<service::GenerateResult>& result) {
-        self->Answer(result.ok() ? *last : PackItem(item_id, result.status()),
-                     true);
+        self->Answer(
+            result.ok() ? *last : PackItem(item_id, result.status()), true, 0);
       });
 }
 
 // Comes on the step thread too, where the service must not be called: what may
 // start now starts when this message has been sent.
-void StreamCall::Answer(const grpc::ByteBuffer& message, bool generated) {
+void StreamCall::Answer(const grpc::ByteBuffer& message,
+                        bool generated,
+                        size_t answer_bytes) {
   // Under one lock, or the call could be ended between the two.
   const std::lock_guard lock(items_mutex_);
   --running_;
+  running_bytes_ -= answer_bytes;
   if (generated) generating_ = false;
   Send(message);
 }

@@ -2,8 +2,8 @@
 //
 // A Stream call: items run in the order in which they come. Appends are
 // pipelined; a generation waits for what came before it and holds what comes
-// after. What the client sends beyond a limit is not read until answers have
-// left.
+// after. Of what it holds one item is read, and nothing while the answers that
+// have not left, or will come, are many or large.
 //
 // Threads: as Call.
 #pragma once
@@ -34,13 +34,17 @@ class StreamCall final : public Call {
   // True if there was one.
   bool StartNext();
   void ReadOrEnd();
-  void StartItem(StreamItem item);
+  // `answer_bytes`: of the item's answer, as AnswerBytes has it.
+  void StartItem(StreamItem item, size_t answer_bytes);
   void StartAppend(uint64_t item_id,
                    bool want_progress,
-                   service::AppendRequest);
+                   service::AppendRequest,
+                   size_t answer_bytes);
   void StartGenerate(uint64_t item_id, service::GenerateRequest);
   // The last answer to an item.
-  void Answer(const grpc::ByteBuffer& message, bool generated);
+  void Answer(const grpc::ByteBuffer& message,
+              bool generated,
+              size_t answer_bytes);
 
   std::shared_ptr<StreamCall> Self() {
     return std::static_pointer_cast<StreamCall>(shared_from_this());
@@ -53,6 +57,7 @@ class StreamCall final : public Call {
   // Guarded by items_mutex_.
   std::deque<StreamItem> waiting_;
   int32_t running_ = 0;
+  size_t running_bytes_ = 0;  // of the answers to those that run
   bool generating_ = false;
   bool reading_ = false;
   bool read_all_ = false;

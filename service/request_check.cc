@@ -71,18 +71,21 @@ absl::Status CheckIdleTimeout(absl::Duration timeout, absl::Duration longest) {
                 {"limit", absl::FormatDuration(longest)}});
 }
 
+absl::Status CheckTokenCount(size_t tokens, int32_t tokens_max) {
+  if (tokens <= static_cast<size_t>(tokens_max)) return absl::OkStatus();
+  return Error(
+      Reason::kTooManyTokens,
+      absl::StrCat(tokens,
+                   " tokens in one append, limit ",
+                   tokens_max,
+                   "; send them in several"),
+      {{"tokens", absl::StrCat(tokens)}, {"limit", absl::StrCat(tokens_max)}});
+}
+
 absl::Status CheckTokens(std::span<const uint32_t> tokens,
                          int32_t tokens_max,
                          uint32_t vocabulary) {
-  if (tokens.size() > static_cast<size_t>(tokens_max)) {
-    return Error(Reason::kTooManyTokens,
-                 absl::StrCat(tokens.size(),
-                              " tokens in one append, limit ",
-                              tokens_max,
-                              "; send them in several"),
-                 {{"tokens", absl::StrCat(tokens.size())},
-                  {"limit", absl::StrCat(tokens_max)}});
-  }
+  WEIR_RETURN_IF_ERROR(CheckTokenCount(tokens.size(), tokens_max));
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < vocabulary) continue;
     return Error(Reason::kTokenOutOfVocab,

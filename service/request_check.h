@@ -27,6 +27,9 @@ absl::Status CheckSessionId(std::string_view id);
 absl::Status CheckRequestId(std::string_view id);
 // BAD_TTL unless 1 s to `longest`.
 absl::Status CheckIdleTimeout(absl::Duration timeout, absl::Duration longest);
+// TOO_MANY_TOKENS. Of its own, so that tokens are counted before they are
+// copied.
+absl::Status CheckTokenCount(size_t tokens, int32_t tokens_max);
 // TOO_MANY_TOKENS, TOKEN_OUT_OF_VOCAB with the first index.
 absl::Status CheckTokens(std::span<const uint32_t> tokens,
                          int32_t tokens_max,

@@ -71,6 +71,13 @@ class LimitsTest : public ServerFixture {
     EXPECT_TRUE(status.ok()) << status.error_message();
     return session.position();
   }
+  static std::string Received(const char* method, const char* type) {
+    return absl::StrCat("grpc_server_msg_received_total{grpc_method=\"",
+                        method,
+                        "\",grpc_service=\"weir.v1.Sessions\",grpc_type=\"",
+                        type,
+                        "\"}");
+  }
   static std::string Generation(const std::string& request_id) {
     v1::GenerateRequest request;
     request.set_session_id("a");
@@ -261,6 +268,70 @@ TEST_F(LimitsTest, A20AStreamThatIsNotReadIsEndedToo) {
 
   EXPECT_EQ(reply.status(), 8) << reply.message();
   EXPECT_EQ(reply.reason(), "SLOW_CONSUMER");
+}
+
+TEST_F(LimitsTest, BehindARunningGenerationOneItemIsReadAndNoMore) {
+  Open("b", "");
+  RawHttp2 client(port());
+  client.SetWindow(0);
+  v1::StreamRequest request;
+  request.mutable_generate()->set_session_id("a");
+  request.mutable_generate()->set_max_tokens(200);
+  std::string body = Framed(request.SerializeAsString());
+  for (uint64_t n = 0; n < 30; ++n) {
+    *request.mutable_append() = MakeAppend("b", n, "x");
+    body += Framed(request.SerializeAsString());
+  }
+  const uint32_t stream = client.Send({.path = kStream, .body = body});
+  uint64_t before = 0;
+  uint64_t paused_at = 5;
+  ASSERT_TRUE(Eventually([&] {
+    before = std::exchange(paused_at, Position("a"));
+    return paused_at > 5 && before == paused_at;
+  }));
+
+  EXPECT_EQ(Metric(Received("Stream", "bidi_stream")), 2);
+
+  client.Allow(stream, 1 << 20);
+  const RawReply reply = client.Wait(stream);
+  EXPECT_EQ(reply.status(), 0) << reply.message();
+  EXPECT_EQ(reply.messages().size(), 200u + 30);
+  EXPECT_EQ(Position("a"), 205u);
+  EXPECT_EQ(Position("b"), 30u);
+}
+
+TEST_F(LimitsTest, AStreamIsNotReadOnWhileItsAnswersAreLarge) {
+  constexpr uint64_t kAppends = 48;
+  constexpr uint64_t kTokens = 65'536;
+  grpc::ClientContext context;
+  const auto stream = sessions_->Stream(&context);
+  std::thread writer([&] {
+    v1::StreamRequest request;
+    for (uint64_t n = 0; n < kAppends; ++n) {
+      *request.mutable_append() =
+          MakeAppend("a", 5 + n * kTokens, std::string(kTokens, 'x'));
+      EXPECT_TRUE(stream->Write(request));
+    }
+    EXPECT_TRUE(stream->WritesDone());
+  });
+  double before = -1;
+  double received = 0;
+  ASSERT_TRUE(Eventually([&] {
+    before = std::exchange(received, Metric(Received("Stream", "bidi_stream")));
+    return received > 0 && before == received &&
+           Position("a") == 5 + kTokens * static_cast<uint64_t>(received);
+  }));
+
+  // 16 answers of 256 KiB, and those that the client's window holds.
+  EXPECT_LE(received, 32);
+
+  uint64_t answers = 0;
+  for (v1::StreamReply reply; stream->Read(&reply); ++answers) {
+    EXPECT_EQ(reply.append().scores_size(), static_cast<int>(kTokens));
+  }
+  writer.join();
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(answers, kAppends);
 }
 
 TEST_F(LimitsTest, AMalformedItemEndsTheStreamAfterTheItemsBeforeIt) {

@@ -78,6 +78,28 @@ TEST(ConvertTest, AnAppendCarriesEveryField) {
   EXPECT_EQ(request->durability, service::Durability::kShared);
 }
 
+TEST(ConvertTest, TokensAreCountedBeforeTheyAreCopied) {
+  v1::AppendRequest tokens;
+  tokens.set_session_id("a");
+  tokens.set_expected_position(0);
+  v1::AppendRequest text = tokens;
+  for (int n = 0; n < 65'536; ++n) tokens.add_tokens(1);
+  text.set_text(std::string(65'536, 'x'));
+  EXPECT_TRUE(ParseWith(&ParseAppend, tokens).ok());
+  EXPECT_TRUE(ParseWith(&ParseAppend, text).ok());
+
+  tokens.add_tokens(1);
+  text.mutable_text()->push_back('x');
+
+  for (const v1::AppendRequest& one_more : {tokens, text}) {
+    const auto refused = ParseWith(&ParseAppend, one_more);
+    EXPECT_EQ(service::ReasonOf(refused.status()), Reason::kTooManyTokens);
+    EXPECT_THAT(
+        service::ValuesOf(refused.status()),
+        ElementsAre(std::pair("limit", "65536"), std::pair("tokens", "65537")));
+  }
+}
+
 TEST(ConvertTest, AGenerationCarriesEveryFieldAndAbsentOnesTheirDefaults) {
   v1::GenerateRequest message;
   message.set_session_id("a");
