@@ -187,7 +187,7 @@ struct Metrics::Parts {
 
   Gauge& running = AddGauge(registry,
                             "weir_requests_running",
-                            "Requests with a row in the last step.");
+                            "Requests with a row in the last step; 0 at rest.");
   Gauge& waiting = AddGauge(registry,
                             "weir_requests_waiting",
                             "Accepted requests without a row in it.");

@@ -29,8 +29,11 @@ struct Levels {
   int32_t slots = 0;
   int32_t slots_free = 0;
   int64_t sessions = 0;
-  int64_t requests_waiting = 0;  // accepted, no row in the last step
-  int64_t requests_running = 0;  // with a row in the last step
+  // Requests with a row in the last step, and accepted ones without; none runs
+  // when no row can be made.
+  int64_t requests_running = 0;
+  int64_t requests_waiting = 0;
+  int64_t backlog_tokens = 0;  // accepted, and not yet in a state
   uint64_t log_bytes = 0;
 };
 

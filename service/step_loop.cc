@@ -83,8 +83,10 @@ bool StepLoop::RunOnce() {
     Watch();
     Settle();
   }
+  const bool more = seams_.fault.ok() && steps_.HasWork();
+  if (!more) steps_.Rest();
   Publish();
-  return seams_.fault.ok() && steps_.HasWork();
+  return more;
 }
 
 void StepLoop::Dispatch(Command command) {

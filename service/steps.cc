@@ -99,6 +99,8 @@ absl::Status Steps::Run() {
     stats_.tokens += row.tokens;
     running_ += work.kind == Kind::kRebuild ? 0 : 1;
   }
+  // Now, because what the step completes leaves its session.
+  waiting_ = Requests() - running_;
   stats_.rows = static_cast<int32_t>(plan.rows.size());
   stats_.phase = decode && prefill ? StepPhase::kMixed
                  : prefill         ? StepPhase::kPrefill
@@ -140,13 +142,18 @@ void Steps::Apply(const Work& work, uint64_t tokens, engine::RowResult result) {
   }
 }
 
-int64_t Steps::waiting() const {
-  int64_t requests = -running_;
+void Steps::Rest() {
+  running_ = 0;
+  waiting_ = Requests();
+}
+
+int64_t Steps::Requests() const {
+  int64_t requests = 0;
   for (const auto& [serial, session] : seams_.table.active()) {
     requests += static_cast<int64_t>(session->to_apply.size()) +
                 (session->generation != nullptr ? 1 : 0);
   }
-  return std::max<int64_t>(requests, 0);
+  return requests;
 }
 
 }  // namespace weir::service

@@ -27,9 +27,12 @@ class Steps {
   // Runs one, if it would have a row. The error of a device that failed.
   absl::Status Run();
 
-  // Requests with a row in the last step, and those without.
+  // There is no work until something comes: nothing runs.
+  void Rest();
+
+  // Requests with a row in the last step, and those that had none when it ran.
   int64_t running() const { return running_; }
-  int64_t waiting() const;
+  int64_t waiting() const { return waiting_; }
 
  private:
   enum class Kind { kNone, kRebuild, kAppend, kGeneration };
@@ -46,12 +49,15 @@ class Steps {
                        const Generations& generations);
   engine::Row ToRow(const Work& work, int64_t tokens) const;
   void Apply(const Work& work, uint64_t tokens, engine::RowResult result);
+  // Requests that want rows.
+  int64_t Requests() const;
 
   Seams& seams_;
   Appends& appends_;
   Generations& generations_;
   PlanTurn turn_;
   int64_t running_ = 0;
+  int64_t waiting_ = 0;
   StepStats stats_;
 };
 

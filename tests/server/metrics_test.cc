@@ -162,8 +162,9 @@ TEST(MetricsTest, WhatTheServiceTellsIsCounted) {
   metrics.OnLevels({.slots = 8,
                     .slots_free = 6,
                     .sessions = 2,
-                    .requests_waiting = 4,
                     .requests_running = 3,
+                    .requests_waiting = 4,
+                    .backlog_tokens = 55,
                     .log_bytes = 77});
   metrics.OnSessionOpened();
   metrics.OnSessionClosed(service::CloseReason::kIdle, 1000);

@@ -258,6 +258,45 @@ TEST_F(SessionTest, InfoIsThatOfTheLastPublishedStep) {
   EXPECT_EQ(info.sessions, 2);
 }
 
+TEST_F(SessionTest, LevelsSayWhoHadARowInTheLastStepAndWhoHadNone) {
+  Open("s");
+  Open("t");
+  const auto first = loop_.Append("s", 0, Tokens(600, 1));
+  const auto second = loop_.Append("s", 600, Tokens(10, 1));
+  const auto other = loop_.Append("t", 0, Tokens(100, 1));
+  const Levels& levels = loop_.observer().levels;
+
+  loop_.RunOnce();
+  EXPECT_TRUE(other.ok());
+  EXPECT_EQ(levels.requests_running, 2);
+  EXPECT_EQ(levels.requests_waiting, 1);  // the second
+
+  loop_.Run();
+  EXPECT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(levels.requests_running, 0);
+  EXPECT_EQ(levels.requests_waiting, 0);
+}
+
+TEST_F(SessionTest, LevelsOfAPausedGenerationSayThatItWaits) {
+  Open("s");
+  loop_.Append("s", 0, {1});
+  loop_.Run();
+  const auto call = std::make_shared<CallState>();
+  GenerateRequest request;
+  request.session_id = "s";
+  request.max_tokens = 100;
+  request.on_event = [call](const GenerateEvent&) { ++call->unsent; };
+  const Generated paused = loop_.Generate(std::move(request), {.call = call});
+  loop_.RunOnce();
+  EXPECT_EQ(loop_.observer().levels.requests_running, 1);
+
+  loop_.Run();
+
+  EXPECT_FALSE(paused.end.done());
+  EXPECT_EQ(loop_.observer().levels.requests_running, 0);
+  EXPECT_EQ(loop_.observer().levels.requests_waiting, 1);
+}
+
 TEST_F(SessionTest, HundredThousandCyclesLeakNothing) {
   const uint64_t empty = loop_.store().MemoryBytes();
   for (int i = 0; i < 100'000; ++i) {
