@@ -50,10 +50,32 @@ absl::Status SetValue(Values& values,
   return absl::OkStatus();
 }
 
-// Kubernetes sets these for every Service, one named "weir" too.
-bool IsServiceLink(const std::string& name) {
-  return name == "WEIR_PORT" || name.starts_with("WEIR_PORT_") ||
-         name.starts_with("WEIR_SERVICE_");
+// Kubernetes sets these for every Service, one named "weir" or "weir-x" too:
+// NAME_SERVICE_HOST, NAME_SERVICE_PORT, NAME_SERVICE_PORT_GRPC, NAME_PORT,
+// NAME_PORT_7070_TCP and this with _PROTO, _PORT and _ADDR. NAME_PORT alone is
+// a URL, which tells it from an option that somebody misspelt.
+bool IsServiceLink(std::string_view name, std::string_view value) {
+  if (name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") ||
+      name.find("_SERVICE_PORT_") != std::string_view::npos ||
+      (name.ends_with("_PORT") &&
+       value.find("://") != std::string_view::npos)) {
+    return true;
+  }
+  for (const std::string_view end : {"_PROTO", "_PORT", "_ADDR"}) {
+    if (name.ends_with(end)) name.remove_suffix(end.size());
+  }
+  for (const std::string_view protocol : {"_TCP", "_UDP", "_SCTP"}) {
+    if (!name.ends_with(protocol)) continue;
+    name.remove_suffix(protocol.size());
+    const size_t number = name.find_last_not_of("0123456789") + 1;
+    return number < name.size() && name.substr(0, number).ends_with("_PORT_");
+  }
+  return false;
+}
+
+// The tool's variables; both programs may share one environment.
+bool IsOfTheTool(std::string_view name) {
+  return name == "WEIR_SERVER" || name == "WEIR_METRICS";
 }
 
 absl::Status ReadEnvironment(const std::vector<std::string>& environment,
@@ -61,16 +83,17 @@ absl::Status ReadEnvironment(const std::vector<std::string>& environment,
   for (const std::string& entry : environment) {
     const size_t equals = entry.find('=');
     const std::string name = entry.substr(0, equals);
-    if (!name.starts_with("WEIR_") || IsServiceLink(name)) continue;
+    if (!name.starts_with("WEIR_")) continue;
     const auto option = std::find_if(
         Options().begin(), Options().end(), [&](const Option& row) {
           return EnvironmentName(row) == name;
         });
-    if (option == Options().end()) {
-      return Invalid(absl::StrCat(name, ": no such option in the environment"));
-    }
     const std::string value =
         equals == std::string::npos ? "" : entry.substr(equals + 1);
+    if (option == Options().end()) {
+      if (IsServiceLink(name, value) || IsOfTheTool(name)) continue;
+      return Invalid(absl::StrCat(name, ": no such option in the environment"));
+    }
     const absl::Status set =
         SetValue(values, *option, value, Source::kEnvironment);
     if (!set.ok()) {

@@ -221,6 +221,9 @@ TEST(ConfigTest, WrongEnvironmentEndsWithTwoAndSaysWhich) {
       {"WEIR_THREADS=0", "WEIR_THREADS"},
       {"WEIR_THREADS=", "WEIR_THREADS"},
       {"WEIR_FROBNICATE=1", "WEIR_FROBNICATE"},
+      {"WEIR_LISTEN_PORT=7070", "WEIR_LISTEN_PORT"},
+      {"WEIR_PORT_TCP=1", "WEIR_PORT_TCP"},
+      {"WEIR_SERVERS=1", "WEIR_SERVERS"},
       {"WEIR_ALLOW_NONFINITE=yes", "WEIR_ALLOW_NONFINITE"},
   };
   for (const auto& [entry, name] : cases) {
@@ -231,12 +234,25 @@ TEST(ConfigTest, WrongEnvironmentEndsWithTwoAndSaysWhich) {
   }
 }
 
-TEST(ConfigTest, WhatKubernetesSetsForAServiceNamedWeirIsNoOption) {
+TEST(ConfigTest, TheToolsVariablesAreNotTheServers) {
+  Read(kModel, {"WEIR_SERVER=10.0.0.1:7070", "WEIR_METRICS=10.0.0.1:9470"});
+}
+
+TEST(ConfigTest, WhatKubernetesSetsForServicesNamedWeirIsNoOption) {
   Read(kModel,
        {"WEIR_SERVICE_HOST=10.0.0.1",
         "WEIR_SERVICE_PORT=7070",
         "WEIR_PORT=tcp://10.0.0.1:7070",
-        "WEIR_PORT_7070_TCP_ADDR=10.0.0.1"});
+        "WEIR_PORT_7070_TCP_ADDR=10.0.0.1",
+        "WEIR_HEADLESS_METRICS_SERVICE_HOST=10.0.0.2",
+        "WEIR_HEADLESS_METRICS_SERVICE_PORT=9470",
+        "WEIR_HEADLESS_METRICS_SERVICE_PORT_HTTP=9470",
+        "WEIR_HEADLESS_METRICS_PORT=tcp://10.0.0.2:9470",
+        "WEIR_HEADLESS_METRICS_PORT_9470_TCP=tcp://10.0.0.2:9470",
+        "WEIR_HEADLESS_METRICS_PORT_9470_TCP_PROTO=tcp",
+        "WEIR_HEADLESS_METRICS_PORT_9470_TCP_PORT=9470",
+        "WEIR_HEADLESS_METRICS_PORT_9470_TCP_ADDR=10.0.0.2",
+        "WEIR_DNS_PORT_53_UDP=udp://10.0.0.3:53"});
 }
 
 TEST(ConfigTest, AStrongerSourceSettlesThePool) {
