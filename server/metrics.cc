@@ -191,6 +191,9 @@ struct Metrics::Parts {
   Gauge& waiting = AddGauge(registry,
                             "weir_requests_waiting",
                             "Accepted requests without a row in it.");
+  Gauge& backlog = AddGauge(registry,
+                            "weir_backlog_tokens",
+                            "Accepted tokens that are not yet in a state.");
   Gauge& streams = AddGauge(
       registry, "weir_streams_open", "Stream and Generate calls in flight.");
   Histogram& batch_rows =
@@ -297,6 +300,7 @@ void Metrics::OnLevels(const service::Levels& levels) {
   const auto bytes = static_cast<double>(parts_->state_bytes.load());
   parts_->running.Set(static_cast<double>(levels.requests_running));
   parts_->waiting.Set(static_cast<double>(levels.requests_waiting));
+  parts_->backlog.Set(static_cast<double>(levels.backlog_tokens));
   parts_->usage.Set(levels.slots == 0 ? 0 : used / levels.slots);
   parts_->slots_used->Set(used);
   parts_->slots_free->Set(levels.slots_free);

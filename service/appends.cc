@@ -101,16 +101,13 @@ void Appends::Decide(const SessionPtr& session, AppendPtr append) {
   Accept(session, std::move(append));
 }
 
-int64_t Appends::TokensUntilDone(const Session& session,
-                                 const PendingAppend& append) const {
-  const auto own = static_cast<int64_t>(append.end() - session.applied);
+// `own`: those of the session itself.
+int64_t Appends::TokensUntilDone(const Session& session, int64_t own) const {
   int64_t tokens = own;
   for (const auto& [serial, other] : seams_.table.active()) {
     if (serial == session.serial) continue;
     // Round robin: until this one is done another gets as much, or all it has.
-    const uint64_t end =
-        other->rebuild != nullptr ? other->rebuild->target : other->accepted;
-    tokens += std::min(own, static_cast<int64_t>(end - other->applied));
+    tokens += std::min(own, other->backlog());
   }
   return tokens;
 }
@@ -124,7 +121,14 @@ absl::Status Appends::CheckDeadline(const Session& session,
   if (append.call.deadline() == absl::InfiniteDuration()) {
     return absl::OkStatus();
   }
-  const int64_t tokens = TokensUntilDone(session, append);
+  const auto own = static_cast<int64_t>(append.end() - session.applied);
+  // All that waits is more than what is fed before this one is done: if even
+  // that leaves time, nobody need be asked.
+  const int64_t most = own + seams_.table.backlog() - session.backlog();
+  if (!append.call.late(now + seams_.pace.Estimate(most))) {
+    return absl::OkStatus();
+  }
+  const int64_t tokens = TokensUntilDone(session, own);
   const absl::Duration estimate = seams_.pace.Estimate(tokens);
   if (!append.call.late(now + estimate)) return absl::OkStatus();
   seams_.pace.OnRefused();
@@ -160,6 +164,8 @@ void Appends::Accept(const SessionPtr& session, AppendPtr append) {
                   {tokens.begin() + append->duplicates, tokens.end()},
                   append->call.request.durability);
   session->to_apply.push_back(std::move(append));
+  // At once: it counts for the next append of the same queue.
+  seams_.table.active().emplace(session->serial, session);
 }
 
 void Appends::Compare(const SessionPtr& session,

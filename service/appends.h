@@ -52,8 +52,7 @@ class Appends {
   // Decides one: compares it, accepts it, or answers it.
   void Decide(const SessionPtr& session, AppendPtr append);
   // Tokens that are fed until the append is done, by what waits now.
-  int64_t TokensUntilDone(const Session& session,
-                          const PendingAppend& append) const;
+  int64_t TokensUntilDone(const Session& session, int64_t own) const;
   // DEADLINE_IN_QUEUE if it cannot be done in time.
   absl::Status CheckDeadline(const Session& session,
                              const PendingAppend& append);

@@ -26,6 +26,7 @@ void Commits::Accept(const SessionPtr& session,
   }
   const uint64_t begin = session->accepted;
   session->accepted += tokens.size();
+  seams_.table.CountBacklog(*session);
   session->requested[LevelIndex(Durability::kApplied)] = session->accepted;
   session->requested[LevelIndex(level)] = session->accepted;
   group->items.push_back(

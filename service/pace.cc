@@ -6,8 +6,8 @@
 namespace weir::service {
 namespace {
 
-// A step below this is a decode step.
-constexpr int64_t kTokensMin = 64;
+// From this many tokens on a pass over the weights is a small part of a step.
+constexpr int64_t kTokensEnough = 256;
 // How fast the pace follows steps that are slower than it.
 constexpr double kSlowerAtMost = 1.1;
 constexpr double kAfterRefusal = 0.95;
@@ -15,7 +15,11 @@ constexpr double kAfterRefusal = 0.95;
 }  // namespace
 
 void Pace::OnStep(const StepStats& step) {
-  if (step.tokens < kTokensMin) return;
+  // Where a step may not have as many, what waits is fed in steps of the
+  // budget, and one of half of it says what they cost, nearly.
+  const int64_t enough =
+      std::min(kTokensEnough, step_tokens_max_ - step_tokens_max_ / 2);
+  if (step.phase == StepPhase::kDecode || step.tokens < enough) return;
   const double seen =
       absl::ToDoubleSeconds(step.duration) / static_cast<double>(step.tokens);
   seconds_per_token_ = seconds_per_token_ == 0

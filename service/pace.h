@@ -4,8 +4,8 @@
 // deadline: work that is late before it begins only makes others late.
 //
 // The pace is the best that was seen of late, so that what is refused could
-// hardly have been in time. Decode steps say nothing of it: they cost a pass
-// over the weights whatever they feed.
+// hardly have been in time. Decode steps and small ones say nothing of it: they
+// cost a pass over the weights whatever they feed.
 //
 // Threads: owned by the step thread.
 #pragma once
@@ -19,6 +19,9 @@ namespace weir::service {
 
 class Pace {
  public:
+  // What waits is fed in steps of at most this many tokens.
+  explicit Pace(int64_t step_tokens_max) : step_tokens_max_(step_tokens_max) {}
+
   void OnStep(const StepStats& step);
   // Said after a refusal: the estimate is trusted a little less, so that one
   // slow stretch does not refuse for ever what no step then disproves.
@@ -27,6 +30,7 @@ class Pace {
   absl::Duration Estimate(int64_t tokens) const;
 
  private:
+  int64_t step_tokens_max_;
   double seconds_per_token_ = 0;  // 0: not known
 };
 

@@ -24,7 +24,7 @@ struct Seams {
   Limits limits;
   Queue* queue = nullptr;
   SessionTable table;
-  Pace pace;
+  Pace pace{Limits().step_tokens_max};
   bool draining = false;
   // The fault that ended it all, or OK.
   absl::Status fault;

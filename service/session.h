@@ -144,6 +144,11 @@ struct Session {
            !settling.empty() || !reading.empty();
   }
   uint64_t committed() const { return done[0]; }
+  // Tokens that shall be fed to the state and have not been.
+  int64_t backlog() const {
+    if (closed || quarantined) return 0;
+    return static_cast<int64_t>(accepted - applied);
+  }
 
   // Constant after construction.
   std::string id;
@@ -165,6 +170,7 @@ struct Session {
   absl::Duration last_request;
   std::optional<absl::Duration> idle_check;  // its entry in the idle queue
   bool dirty = false;                        // is in the list of dirty ones
+  int64_t counted_backlog = 0;               // in the sum of all
   bool closed = false;
   bool quarantined = false;
   uint64_t last_good = 0;

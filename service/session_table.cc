@@ -31,6 +31,12 @@ void SessionTable::Remove(const SessionPtr& session) {
   }
   active_.erase(session->serial);
   session->closed = true;
+  CountBacklog(*session);
+}
+
+void SessionTable::CountBacklog(Session& session) {
+  const int64_t now = session.backlog();
+  backlog_ += now - std::exchange(session.counted_backlog, now);
 }
 
 std::vector<SessionPtr> SessionTable::Page(const std::string& after,

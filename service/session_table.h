@@ -41,6 +41,11 @@ class SessionTable {
   // When NextExpired is to be asked again.
   absl::Duration next_check() const;
 
+  // The backlogs of all sessions together, as they were last counted: after an
+  // append was accepted, and between two steps.
+  int64_t backlog() const { return backlog_; }
+  void CountBacklog(Session& session);
+
   // Sessions that may have a row, in the order of their serials.
   std::map<uint64_t, SessionPtr>& active() { return active_; }
   const std::map<uint64_t, SessionPtr>& active() const { return active_; }
@@ -54,6 +59,7 @@ class SessionTable {
   std::set<std::pair<absl::Duration, std::string>> idle_;
   std::vector<SessionPtr> dirty_;
   std::map<uint64_t, SessionPtr> active_;
+  int64_t backlog_ = 0;
 };
 
 }  // namespace weir::service

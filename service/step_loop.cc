@@ -22,7 +22,7 @@ StepLoop::StepLoop(Service::Parts parts, Limits limits)
              .limits = limits,
              .queue = &queue_,
              .table = {},
-             .pace = {},
+             .pace = Pace(limits.step_tokens_max),
              .draining = false,
              .fault = {}},
       commits_(&seams_),
@@ -219,6 +219,7 @@ void StepLoop::Settle() {
 }
 
 void StepLoop::UpdateActive(const SessionPtr& session) {
+  seams_.table.CountBacklog(*session);
   const bool active = session->rebuild != nullptr ||
                       !session->to_apply.empty() ||
                       session->generation != nullptr;
@@ -293,6 +294,7 @@ void StepLoop::Publish() {
   levels.sessions = static_cast<int64_t>(seams_.table.size());
   levels.requests_running = steps_.running();
   levels.requests_waiting = steps_.waiting();
+  levels.backlog_tokens = seams_.table.backlog();
   levels.log_bytes = parts_.store->MemoryBytes();
   parts_.observer->OnLevels(levels);
   MutexLock lock(&mutex_);

@@ -67,7 +67,7 @@ class StepLoop {
   // Lets everything go on that can without a step.
   void Settle();
   void Watch();
-  // Whether a session may have rows has changed.
+  // Whether a session may have rows, and how many tokens, has changed.
   void UpdateActive(const SessionPtr& session);
   void Fault(const absl::Status& cause);
   void Publish();

@@ -193,6 +193,7 @@ TEST(MetricsTest, WhatTheServiceTellsIsCounted) {
       {"weir_sessions", 2},
       {"weir_requests_waiting", 4},
       {"weir_requests_running", 3},
+      {"weir_backlog_tokens", 55},
       {"weir_log_bytes", 77},
       {"weir_sessions_created_total", 1},
       {"weir_sessions_closed_total{reason=\"idle\"}", 1},

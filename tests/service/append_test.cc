@@ -412,6 +412,44 @@ TEST_F(AppendTest, WhatWaitsBeforeItCountsToo) {
   EXPECT_EQ(Position(), 1512u);
 }
 
+TEST_F(AppendTest, WhatCameInTheSameQueueCountsToo) {
+  ASSERT_TRUE(Opened("other"));
+  loop_.engine().SetOnStep([this](const engine::Plan& plan) {
+    for (const engine::Row& row : plan.rows) {
+      loop_.clock().Advance(absl::Milliseconds(1) * row.tokens.size());
+    }
+  });
+  ASSERT_TRUE(Append(0, Count(0, 512)).ok());
+  const CallContext soon = {.deadline = loop_.clock().Now() + absl::Seconds(1),
+                            .call = nullptr};
+  loop_.Append("other", 0, Count(0, 900));
+
+  const auto late = loop_.Append(Request(512, Count(0, 600)), soon);
+  const auto in_time = loop_.Append(Request(512, Count(0, 400)), soon);
+  loop_.Run();
+
+  EXPECT_EQ(late.reason(), Reason::kDeadlineInQueue);
+  EXPECT_TRUE(in_time.ok());
+}
+
+TEST_F(AppendTest, BacklogIsWhatIsAcceptedAndNotInAState) {
+  ASSERT_TRUE(Opened("other"));
+  const int64_t& backlog = loop_.observer().levels.backlog_tokens;
+  loop_.Append("other", 0, Count(0, 1000));
+  loop_.Append("s", 0, Count(0, 1000));
+  loop_.Append("s", 1000, Count(0, 100));
+  loop_.RunOnce();
+  EXPECT_EQ(backlog, 2100 - 512);
+  const auto closed = loop_.Close("other");
+  loop_.RunOnce();
+  EXPECT_EQ(backlog, 1100 - 256 - 512);
+
+  loop_.engine().PoisonSlot(loop_.engine().held().at(0));
+  loop_.Run();
+
+  EXPECT_EQ(backlog, 0);
+}
+
 TEST_F(AppendTest, DeadlineThatPassesWhileTheLogIsReadDropsTheTail) {
   Append(0, Text("abcd"));
   loop_.store().Hold();

@@ -169,6 +169,7 @@ TEST_P(ExactlyOnceTest, EveryLogIsWhatItsClientMeant) {
   loop.store().Release();
   loop.Run();
 
+  EXPECT_EQ(loop.observer().levels.backlog_tokens, 0);
   for (int i = 0; i < kSessions; ++i) {
     Client& client = *clients[i];
     client.Hear();

@@ -311,6 +311,7 @@ TEST_P(AnomalyTest, WhateverFailsAllAddsUp) {
     EXPECT_EQ(loop.engine().held().size(), sessions);
     EXPECT_EQ(loop.store().logs(), static_cast<int64_t>(sessions));
     if (!loop.loop().health().ok()) continue;
+    EXPECT_EQ(loop.observer().levels.backlog_tokens, 0);
     GetParam().fail_at(loop, 0);
     const auto list = loop.List({.page_size = 0, .after = ""});
     loop.Run();
