@@ -36,6 +36,7 @@ enum class Reason {
   kTextUnsupported,
   // The request does not fit the state.
   kSessionNotFound,
+  kSessionExpired,
   kModelNotFound,
   kSessionExists,
   kPositionConflict,

@@ -50,7 +50,7 @@ void Forks::Handle(ForkCall call) {
   }
   const SessionPtr session = seams_.table.Find(call.request.session_id);
   if (session == nullptr) {
-    call.Answer(NotFoundError());
+    call.Answer(NotFoundError(seams_, call.request.session_id));
     return;
   }
   session->last_request = seams_.clock->Now();

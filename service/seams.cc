@@ -48,6 +48,13 @@ absl::Status NotFoundError() {
   return Error(Reason::kSessionNotFound, "no session of this id is open");
 }
 
+absl::Status NotFoundError(const Seams& seams, const std::string& session_id) {
+  if (!seams.table.HasExpired(session_id)) return NotFoundError();
+  return Error(Reason::kSessionExpired,
+               "the session was closed after its idle timeout; open it again "
+               "and append from 0");
+}
+
 absl::Status QuarantinedError(const Session& session) {
   return Error(Reason::kQuarantined,
                absl::StrCat("the session's state is lost; it was last good at ",

@@ -49,6 +49,8 @@ inline size_t LevelIndex(Durability level) {
 
 // Errors that name a session's positions.
 absl::Status NotFoundError();
+// The same, or SESSION_EXPIRED if it is known to have been left alone too long.
+absl::Status NotFoundError(const Seams& seams, const std::string& session_id);
 absl::Status QuarantinedError(const Session& session);
 absl::Status PositionError(Reason reason,
                            const Session& session,

@@ -6,6 +6,11 @@
 #include "base/check.h"
 
 namespace weir::service {
+namespace {
+
+constexpr size_t kExpiredMax = 4096;
+
+}  // namespace
 
 SessionPtr SessionTable::Add(std::string id, absl::Duration now) {
   auto session = std::make_shared<Session>();
@@ -14,6 +19,7 @@ SessionPtr SessionTable::Add(std::string id, absl::Duration now) {
   session->last_request = now;
   const bool added = by_id_.emplace(session->id, session).second;
   WEIR_CHECK(added);
+  expired_.erase(session->id);
   // Its timeout is not known yet; looking too early costs nothing.
   CheckIdleAt(*session, now);
   return session;
@@ -37,6 +43,16 @@ void SessionTable::Remove(const SessionPtr& session) {
 void SessionTable::CountBacklog(Session& session) {
   const int64_t now = session.backlog();
   backlog_ += now - std::exchange(session.counted_backlog, now);
+}
+
+void SessionTable::NoteExpired(const Session& session) {
+  expired_.insert_or_assign(session.id, session.serial);
+  expired_order_.emplace_back(session.serial, session.id);
+  if (expired_order_.size() <= kExpiredMax) return;
+  const auto& [serial, id] = expired_order_.front();
+  const auto known = expired_.find(id);
+  if (known != expired_.end() && known->second == serial) expired_.erase(known);
+  expired_order_.pop_front();
 }
 
 std::vector<SessionPtr> SessionTable::Page(const std::string& after,

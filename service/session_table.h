@@ -7,12 +7,14 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "service/session.h"
 
 namespace weir::service {
@@ -46,6 +48,11 @@ class SessionTable {
   int64_t backlog() const { return backlog_; }
   void CountBacklog(Session& session);
 
+  // The ids of the last 4,096 sessions that expired, but for those that have
+  // been opened again.
+  void NoteExpired(const Session& session);
+  bool HasExpired(const std::string& id) const { return expired_.contains(id); }
+
   // Sessions that may have a row, in the order of their serials.
   std::map<uint64_t, SessionPtr>& active() { return active_; }
   const std::map<uint64_t, SessionPtr>& active() const { return active_; }
@@ -60,6 +67,9 @@ class SessionTable {
   std::vector<SessionPtr> dirty_;
   std::map<uint64_t, SessionPtr> active_;
   int64_t backlog_ = 0;
+  // The session's serial, which tells an id's last end from an earlier one.
+  absl::flat_hash_map<std::string, uint64_t> expired_;
+  std::deque<std::pair<uint64_t, std::string>> expired_order_;  // oldest first
 };
 
 }  // namespace weir::service

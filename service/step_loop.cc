@@ -156,7 +156,7 @@ void StepLoop::Handle(GetCall call) {
   }
   const SessionPtr session = seams_.table.Find(call.request.session_id);
   if (session == nullptr) {
-    call.Answer(NotFoundError());
+    call.Answer(NotFoundError(seams_, call.request.session_id));
     return;
   }
   // The time since the request before this one.
@@ -235,6 +235,7 @@ void StepLoop::Watch() {
     if (session->generation != nullptr) generations_.Watch(session);
   }
   while (const SessionPtr session = seams_.table.NextExpired(now())) {
+    seams_.table.NoteExpired(*session);
     CloseSession(seams_, session, CloseReason::kIdle, NotFoundError());
   }
 }

@@ -45,6 +45,7 @@ const Wanted kWanted[] = {
      "TEXT_UNSUPPORTED",
      StatusCode::kInvalidArgument},
     {Reason::kSessionNotFound, "SESSION_NOT_FOUND", StatusCode::kNotFound},
+    {Reason::kSessionExpired, "SESSION_EXPIRED", StatusCode::kNotFound},
     {Reason::kModelNotFound, "MODEL_NOT_FOUND", StatusCode::kNotFound},
     {Reason::kSessionExists, "SESSION_EXISTS", StatusCode::kAlreadyExists},
     {Reason::kPositionConflict, "POSITION_CONFLICT", StatusCode::kAborted},

@@ -199,6 +199,62 @@ TEST_F(SessionTest, IdleOnesAreClosedAfterTheirTime) {
   EXPECT_EQ(loop_.loop().NextTimer(), absl::InfiniteDuration());
 }
 
+TEST_F(SessionTest, ExpiredOneIsSaidToBeUntilItIsOpenedAgain) {
+  const auto reasons = [this] {
+    GenerateRequest generate;
+    generate.session_id = "s";
+    const auto get = loop_.Get("s");
+    const auto append = loop_.Append("s", 0, {1});
+    const auto generated = loop_.Generate(std::move(generate));
+    ForkRequest copy;
+    copy.session_id = "s";
+    const auto fork = loop_.Fork(std::move(copy));
+    loop_.Run();
+    return std::set{
+        get.reason(), append.reason(), generated.end.reason(), fork.reason()};
+  };
+  Open(OpenRequest{.session_id = "s", .idle_timeout = absl::Seconds(10)});
+  Pass(absl::Seconds(10));
+
+  EXPECT_THAT(reasons(), ElementsAre(Reason::kSessionExpired));
+  EXPECT_EQ(loop_.observer().rejected(Reason::kSessionExpired), 4);
+  const auto unknown = loop_.Get("t");
+  const auto closed = loop_.Close("s");
+  loop_.Run();
+  EXPECT_EQ(unknown.reason(), Reason::kSessionNotFound);
+  ASSERT_TRUE(closed.ok());
+  EXPECT_FALSE(closed->closed);
+
+  Open("s");
+  loop_.Close("s");
+  EXPECT_THAT(reasons(), ElementsAre(Reason::kSessionNotFound));
+}
+
+TEST_F(SessionTest, TheLast4096ExpiredAreKnown) {
+  const auto expire = [this](const std::string& id) {
+    Open(OpenRequest{.session_id = id, .idle_timeout = absl::Seconds(1)});
+    Pass(absl::Seconds(1));
+  };
+  const auto reason = [this](const std::string& id) {
+    const auto get = loop_.Get(id);
+    loop_.Run();
+    return get.reason();
+  };
+  expire("first");
+  expire("again");
+  expire("again");
+  for (int i = 0; i < 4094; ++i) expire("s" + std::to_string(i));
+
+  // The first of 4,097; the second of them has ended once more since.
+  EXPECT_EQ(reason("first"), Reason::kSessionNotFound);
+  EXPECT_EQ(reason("again"), Reason::kSessionExpired);
+  expire("one-more");
+  EXPECT_EQ(reason("again"), Reason::kSessionExpired);
+  expire("two-more");
+  EXPECT_EQ(reason("again"), Reason::kSessionNotFound);
+  EXPECT_EQ(reason("s0"), Reason::kSessionExpired);
+}
+
 TEST_F(SessionTest, AnyRequestKeepsItOpen) {
   Open(OpenRequest{.session_id = "s", .idle_timeout = absl::Seconds(10)});
   loop_.Append("s", 0, {1});
