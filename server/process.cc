@@ -134,7 +134,7 @@ int ServeUntilSignal(const Config& config,
   server.SetReady(true);
   const bool told = WaitForSignal(signals, service);
   ready = false;
-  server.SetReady(false);
+  server.BeginDrain();
   if (!told) {
     spdlog::critical("the device is unfit: {}", Message(service.health()));
     server.Shutdown(kFarewell);

@@ -131,6 +131,11 @@ void Server::SetReady(bool ready) {
   health->SetServingStatus("readiness", ready);
 }
 
+void Server::BeginDrain() {
+  host_->draining = true;
+  SetReady(false);
+}
+
 void Server::Shutdown(absl::Duration grace) {
   host_->draining = true;
   ticker_.reset();

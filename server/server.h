@@ -42,9 +42,10 @@ class Server {
   // Ends all calls at once.
   ~Server();
 
-  // What the health service says for "" and "readiness", and what GetServerInfo
-  // calls draining.
+  // What the health service says for "" and "readiness".
   void SetReady(bool ready);
+  // Not ready any more, and draining, as GetServerInfo says.
+  void BeginDrain();
   // Ends idle streams, lets calls finish for at most `grace`, then cancels
   // them. Waits for their end.
   void Shutdown(absl::Duration grace);

@@ -60,6 +60,28 @@ TEST_F(OperationTest, HealthAndThePagesSayReadyAndTurn) {
   Open("a", "still served");
 }
 
+TEST_F(OperationTest, ADrainIsSaidFromItsBeginning) {
+  const auto admin = v1::Admin::NewStub(grpc::CreateChannel(
+      absl::StrCat("127.0.0.1:", server_->admin_address()->port),
+      grpc::InsecureChannelCredentials()));
+  const auto draining = [&] {
+    grpc::ClientContext context;
+    v1::GetServerInfoReply info;
+    const grpc::Status status =
+        admin->GetServerInfo(&context, v1::GetServerInfoRequest(), &info);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return info.draining();
+  };
+  EXPECT_FALSE(draining());
+  server_->SetReady(false);
+  EXPECT_FALSE(draining());
+
+  server_->BeginDrain();
+
+  EXPECT_TRUE(draining());
+  EXPECT_EQ(Health("readiness"), kNotServing);
+}
+
 TEST_F(OperationTest, TheMetricsPageIsPlainText) {
   EXPECT_THAT(Get("/metrics"),
               AllOf(StartsWith("HTTP/1.1 200"),

@@ -160,9 +160,10 @@ TEST(ProcessTest, SigintEndsItToo) {
 }
 
 TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
-  Process server(Serve({"--drain-seconds", "600"}));
-  const std::string address =
-      AddressAfter(server.OutTo("listening on "), "listening on ");
+  Process server(
+      Serve({"--drain-seconds", "600", "--admin-listen", "127.0.0.1:0"}));
+  const std::string banner = server.OutTo("listening on ");
+  const std::string address = AddressAfter(banner, "listening on ");
   const auto channel =
       grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
   const auto sessions = v1::Sessions::NewStub(channel);
@@ -180,6 +181,8 @@ TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
     v1::StreamRequest request;
     *request.mutable_append() =
         MakeAppend("a", n * 65'536, std::string(65'536, 'x'));
+    // The stream is read on whatever its answers will be.
+    request.mutable_append()->set_want_scores(false);
     ASSERT_TRUE(stream->Write(request));
   }
   v1::GetSessionRequest get;
@@ -192,6 +195,13 @@ TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
   }
   server.Signal(SIGTERM);
   EXPECT_THAT(server.Err("draining"), HasSubstr("draining"));
+  const auto admin = v1::Admin::NewStub(grpc::CreateChannel(
+      AddressAfter(banner, "admin on "), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext asking;
+  v1::GetServerInfoReply info;
+  ASSERT_TRUE(
+      admin->GetServerInfo(&asking, v1::GetServerInfoRequest(), &info).ok());
+  EXPECT_TRUE(info.draining());
   const auto begun = std::chrono::steady_clock::now();
 
   server.Signal(SIGTERM);
