@@ -149,11 +149,10 @@ absl::StatusOr<service::GenerateRequest> ToGenerate(
   if (message.has_seed()) sampling.seed = message.seed();
   request.stop_tokens.assign(message.stop_tokens().begin(),
                              message.stop_tokens().end());
+  request.stop_strings.assign(message.stop_strings().begin(),
+                              message.stop_strings().end());
   request.want_log_probs = message.want_log_probs();
-  if (served.model.byte_tokens) {
-    request.text = std::make_unique<ByteText>(std::vector<std::string>(
-        message.stop_strings().begin(), message.stop_strings().end()));
-  }
+  if (served.model.byte_tokens) request.text = std::make_unique<ByteText>();
   return request;
 }
 

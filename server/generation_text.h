@@ -16,16 +16,16 @@ namespace weir::server {
 
 class ByteText final : public service::TextSink {
  public:
-  explicit ByteText(std::vector<std::string> stops)
-      : matcher_(std::move(stops)) {}
-
+  void StopAt(const std::vector<std::string>& stop_strings) override {
+    matcher_ = text::StopMatcher(stop_strings);
+  }
   std::string Push(uint32_t token) override;
   std::string Flush() override;
   const std::string* stop() const override { return matcher_.stop(); }
 
  private:
   text::Utf8Stream stream_;
-  text::StopMatcher matcher_;
+  text::StopMatcher matcher_{{}};
 };
 
 }  // namespace weir::server

@@ -37,6 +37,12 @@ bool Penalises(const GenerationRecord& record) {
   return record.sampling.repetition_penalty != 1;
 }
 
+size_t StopBytes(const GenerationRecord& record) {
+  size_t bytes = record.stop_tokens.size() * sizeof(uint32_t);
+  for (const std::string& stop : record.stop_strings) bytes += stop.size();
+  return bytes;
+}
+
 }  // namespace
 
 absl::Status Generations::Check(const GenerateRequest& request) const {
@@ -84,10 +90,11 @@ absl::StatusOr<std::shared_ptr<GenerationRecord>> Generations::Begin(
       {request.max_tokens, seams_.limits.generate_tokens_max, room}));
   record->seed = request.sampling.seed.value_or(session.seed);
   record->sampling = request.sampling;
+  record->stop_strings = request.stop_strings;
   record->stop_tokens = request.stop_tokens;
   record->want_log_probs = request.want_log_probs;
   record->durability = request.durability;
-  session.generations.Put(request.request_id, record);
+  session.generations.Put(request.request_id, record, StopBytes(*record));
   return record;
 }
 
@@ -129,6 +136,9 @@ void Generations::Handle(GenerateCall call) {
   }
   auto generation = std::make_unique<Generation>(std::move(call));
   generation->record = *std::move(record);
+  if (TextSink* const text = generation->call.request.text.get()) {
+    text->StopAt(generation->record->stop_strings);
+  }
   generation->phase = Generation::Phase::kReplaying;
   generation->replay_next = generation->record->start;
   generation->send_from = generation->call.request.expected_position.value_or(

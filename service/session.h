@@ -18,6 +18,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "service/call.h"
+#include "service/records.h"
 
 namespace weir::service {
 
@@ -45,6 +46,7 @@ struct GenerationRecord {
   uint32_t tokens_max = 0;
   uint64_t seed = 0;
   SamplingRequest sampling;
+  std::vector<std::string> stop_strings;
   std::vector<uint32_t> stop_tokens;
   bool want_log_probs = false;
   Durability durability = Durability::kApplied;
@@ -104,33 +106,6 @@ struct Rebuild {
   bool reading = false;
   std::shared_ptr<ForkRecord> record;
   std::vector<ForkCall> calls;
-};
-
-// The last of many by request_id; bounded.
-template <typename Record>
-class Records {
- public:
-  const Record* Find(const std::string& request_id) const {
-    const auto found = records_.find(request_id);
-    return found == records_.end() ? nullptr : &found->second;
-  }
-  void Put(const std::string& request_id, Record record) {
-    if (request_id.empty()) return;
-    if (!records_.insert_or_assign(request_id, std::move(record)).second) {
-      return;
-    }
-    order_.push_back(request_id);
-    if (order_.size() > kMax) {
-      records_.erase(order_.front());
-      order_.pop_front();
-    }
-  }
-
- private:
-  static constexpr size_t kMax = 1024;
-
-  absl::flat_hash_map<std::string, Record> records_;
-  std::deque<std::string> order_;  // oldest first
 };
 
 struct Session {

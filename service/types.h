@@ -138,6 +138,8 @@ struct GenerateEvent {
 class TextSink {
  public:
   virtual ~TextSink() = default;
+  // What ends the text. Once, before the first Push.
+  virtual void StopAt(const std::vector<std::string>& stop_strings) = 0;
   // Adds a token; returns the text that can be shown now.
   virtual std::string Push(uint32_t token) = 0;
   // Text held back for an unfinished character or a possible stop string.
@@ -152,6 +154,7 @@ struct GenerateRequest {
   std::string request_id;
   uint32_t max_tokens = 0;
   SamplingRequest sampling;
+  std::vector<std::string> stop_strings;  // for `text`
   std::vector<uint32_t> stop_tokens;
   bool want_log_probs = false;
   Durability durability = Durability::kApplied;

@@ -128,6 +128,7 @@ TEST(ConvertTest, AGenerationCarriesEveryFieldAndAbsentOnesTheirDefaults) {
   const auto full = ParseWith(&ParseGenerate, message);
   ASSERT_TRUE(full.ok());
   EXPECT_EQ(full->expected_position, 0u);
+  EXPECT_THAT(full->stop_strings, ElementsAre("x"));
   EXPECT_EQ(full->request_id, "r");
   EXPECT_EQ(full->max_tokens, 9u);
   EXPECT_EQ(full->sampling.temperature, 0);

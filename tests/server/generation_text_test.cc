@@ -16,7 +16,8 @@ std::string PushAll(ByteText& text, std::string_view bytes) {
 }
 
 TEST(ByteTextTest, AStopStringIsFoundAcrossTokensAndCharacters) {
-  ByteText text({"\u20ac\u20ac"});
+  ByteText text;
+  text.StopAt({"\u20ac\u20ac"});
 
   EXPECT_EQ(PushAll(text, "5 \u20ac 6 \u20ac"), "5 \u20ac 6 ");
   EXPECT_EQ(text.stop(), nullptr);
@@ -27,7 +28,8 @@ TEST(ByteTextTest, AStopStringIsFoundAcrossTokensAndCharacters) {
 }
 
 TEST(ByteTextTest, FlushGivesTheHeldPrefixAndReplacesTheUnfinished) {
-  ByteText text({"stop"});
+  ByteText text;
+  text.StopAt({"stop"});
 
   EXPECT_EQ(PushAll(text, "sto\xe2\x82"), "");
   EXPECT_EQ(text.Flush(), "sto\xef\xbf\xbd");
@@ -35,7 +37,7 @@ TEST(ByteTextTest, FlushGivesTheHeldPrefixAndReplacesTheUnfinished) {
 }
 
 TEST(ByteTextTest, ATokenWithoutTextBreaksACharacterOff) {
-  ByteText text({});
+  ByteText text;
 
   EXPECT_EQ(text.Push(0xe2), "");
   EXPECT_EQ(text.Push(256), "\xef\xbf\xbd");

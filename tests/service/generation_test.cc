@@ -23,12 +23,18 @@ using testing::SizeIs;
 
 Tokens Text(std::string_view text) { return Tokens(text.begin(), text.end()); }
 
-// Shows each token as a letter; holds one back; stops at two given tokens in a
-// row.
+// Shows each token as a letter; holds one back; stops at the tokens whose bytes
+// the first stop string has.
 class LetterSink final : public TextSink {
  public:
-  explicit LetterSink(Tokens stop = {}) : stop_tokens_(std::move(stop)) {}
-
+  static std::string Stop(const Tokens& tokens) {
+    return std::string(tokens.begin(), tokens.end());
+  }
+  void StopAt(const std::vector<std::string>& stop_strings) override {
+    for (const char c : stop_strings.empty() ? "" : stop_strings.front()) {
+      stop_tokens_.push_back(static_cast<uint8_t>(c));
+    }
+  }
   std::string Push(uint32_t token) override {
     seen_.push_back(token);
     if (!stop_tokens_.empty() && seen_.size() >= stop_tokens_.size() &&
@@ -49,7 +55,7 @@ class LetterSink final : public TextSink {
   }
 
  private:
-  const Tokens stop_tokens_;
+  Tokens stop_tokens_;
   Tokens seen_;
   std::string held_;
   std::string stop_;
@@ -222,7 +228,8 @@ TEST_F(GenerationTest, StopTokenEndsItAndIsConsumed) {
 TEST_F(GenerationTest, StopStringEndsItAndItsTokensAreConsumed) {
   const Tokens wanted = Wanted(20);
   GenerateRequest request = Request(20);
-  request.text = std::make_unique<LetterSink>(Tokens{wanted[5], wanted[6]});
+  request.text = std::make_unique<LetterSink>();
+  request.stop_strings = {LetterSink::Stop({wanted[5], wanted[6]})};
   const Generated generated = Generate(std::move(request));
 
   const Tokens until(wanted.begin(), wanted.begin() + 7);
@@ -628,17 +635,41 @@ TEST_F(ResumeTest, AnotherRequestIdBehindTheEndIsAConflict) {
   EXPECT_EQ(Generate(std::move(beyond)).end.reason(), Reason::kPositionGap);
 }
 
-TEST_F(ResumeTest, StopStringThatBeganBeforeTheCutIsFound) {
+TEST_F(ResumeTest, StopStringOfTheFirstCallIsFoundAcrossTheCut) {
   const Tokens wanted = Wanted(100);
-  const size_t before = CutOff(Request(100, "r"));
+  GenerateRequest request = Request(100, "r");
+  request.text = std::make_unique<LetterSink>();
+  request.stop_strings = {LetterSink::Stop({wanted[9], wanted[10]})};
+  const Generated cut = loop_.Generate(std::move(request));
+  while (cut.tokens().size() < 10) loop_.RunOnce();
+  cut.call->cancelled = true;
+  loop_.Run();
+  ASSERT_THAT(cut.tokens(), SizeIs(10));
+
   GenerateRequest again = Request(100, "r");
-  again.text =
-      std::make_unique<LetterSink>(Tokens{wanted[before - 1], wanted[before]});
-  again.expected_position = prompt_.size() + before;
+  again.text = std::make_unique<LetterSink>();
+  again.expected_position = prompt_.size() + 10;
   const Generated resumed = Generate(std::move(again));
 
-  EXPECT_EQ(resumed.tokens(), Tokens{wanted[before]});
+  EXPECT_EQ(resumed.tokens(), Tokens{wanted[10]});
   EXPECT_EQ(resumed.finish(), FinishReason::kStop);
+  EXPECT_EQ(resumed.events->back().stop_string, "STOP");
+}
+
+TEST_F(ResumeTest, FewerAreRememberedIfTheirStopStringsAreLong) {
+  const auto request = [](uint32_t max_tokens, const std::string& id) {
+    GenerateRequest request = Request(max_tokens, id);
+    request.stop_strings = std::vector<std::string>(16, std::string(256, 'x'));
+    return request;
+  };
+  Generate(request(1, "first"));
+  for (int i = 0; i < 15; ++i) Generate(request(0, "n" + std::to_string(i)));
+  EXPECT_EQ(Generate(Request(1, "first")).tokens(), Wanted(1));
+  Generate(request(0, "one more"));
+
+  const Generated forgotten = Generate(Request(1, "first"));
+
+  EXPECT_EQ(forgotten.tokens(), Tokens{Wanted(2)[1]});
 }
 
 TEST_F(ResumeTest, TheLast1024AreRemembered) {
