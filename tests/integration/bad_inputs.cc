@@ -72,6 +72,14 @@ std::string Open(Set set) {
   });
 }
 
+template <typename Set>
+std::string OpenAgain(Set set) {
+  return Open([&](v1::OpenSessionRequest& request) {
+    request.set_session_id("a");
+    set(request);
+  });
+}
+
 std::string OpenFor(int64_t seconds, int32_t nanos) {
   return Open([&](v1::OpenSessionRequest& request) {
     request.mutable_idle_timeout()->set_seconds(seconds);
@@ -395,12 +403,15 @@ void Appends(Rows& rows) {  // NOLINT(readability-function-size): a table
        Append("a", 5, std::string(4092, 'x')),
        kRange,
        "SESSION_LENGTH"},
+      {"C17", kOpen, OpenAgain([](v1::OpenSessionRequest&) {}), kOk, ""},
+      {"C17",
+       kOpen,
+       OpenAgain([](v1::OpenSessionRequest& request) { request.set_seed(1); }),
+       kOk,
+       ""},
       {"C18",
        kOpen,
-       Open([](v1::OpenSessionRequest& request) {
-         request.set_session_id("a");
-         request.set_seed(2);
-       }),
+       OpenAgain([](v1::OpenSessionRequest& request) { request.set_seed(2); }),
        kExists,
        "SESSION_EXISTS"},
       {"C19",
@@ -427,6 +438,8 @@ void Appends(Rows& rows) {  // NOLINT(readability-function-size): a table
        }),
        kOk,
        ""},
+      {"C22", kAppend, Append("busy", 1, "x"), kAborted, "SESSION_BUSY"},
+      {"C22", kAppend, Append("busy", 4095, "x"), kAborted, "SESSION_BUSY"},
       {"C23", kAppend, Append("lost", 3, "x"), kPrecondition, "QUARANTINED"},
       {"C23",
        kFork,
@@ -436,6 +449,16 @@ void Appends(Rows& rows) {  // NOLINT(readability-function-size): a table
        }),
        kPrecondition,
        "QUARANTINED"},
+      {"C25", kGet, Get("old"), kNotFound, "SESSION_EXPIRED"},
+      {"C25", kAppend, Append("old", 3, "x"), kNotFound, "SESSION_EXPIRED"},
+      {"C25",
+       kFork,
+       Make<v1::ForkRequest>([](v1::ForkRequest& request) {
+         request.set_session_id("old");
+         request.set_new_session_id("b");
+       }),
+       kNotFound,
+       "SESSION_EXPIRED"},
       {"both", kAppend, text("x", "y"), kInvalid, "CONFLICTING_FIELDS"},
       {"D11",
        kAppend,
@@ -530,6 +553,23 @@ void Sampling(Rows& rows) {  // NOLINT(readability-function-size): a table
        Generate([](Request& request) { request.set_session_id("nobody"); }),
        kNotFound,
        "SESSION_NOT_FOUND"},
+      {"C22",
+       kGenerate,
+       Generate([](Request& request) { request.set_session_id("busy"); }),
+       kAborted,
+       "SESSION_BUSY"},
+      {"C25",
+       kGenerate,
+       Generate([](Request& request) { request.set_session_id("old"); }),
+       kNotFound,
+       "SESSION_EXPIRED"},
+      {"D4",
+       kGenerate,
+       Generate([](Request& request) { request.set_max_tokens(0); }),
+       kOk,
+       ""},
+      // A field of no name: there is no n and no best_of to ask for.
+      {"D9", kGenerate, Framed(a + Varint(15, 1'000'000)), kOk, ""},
       {"C23",
        kGenerate,
        Generate([](Request& request) { request.set_session_id("lost"); }),

@@ -2,7 +2,15 @@
 //
 // Requests that are wrong, or look so, and what each is answered: one row each.
 // `id` names the row of the project's catalogue: A transport, B protobuf,
-// C sessions and appends, D generation, F files and names.
+// C sessions and appends, D generation, F files and names. Where the answer is
+// not the catalogue's, docs/decisions/0009 says why.
+//
+// No row, because they are no single request that leaves the sessions alone:
+//   A1, A20, A22, A24, C7, C20, D8   limits_test.cc
+//   C5    AppendTest.OverlapWithANewTailAppliesTheTail
+//   C15   AppendTest.Cancelled*, GenerationTest.Cancel*, A22 in limits_test.cc
+//   C16   AppendTest.OneThatCannotBeInTimeIsRefusedAtOnce
+//   D4    its second half: TooManyTokensToGenerateAreCutAndSaid, beside the rows
 //
 // Threads: pure functions.
 #pragma once
@@ -25,8 +33,10 @@ struct BadInput {
   Headers headers = {};
 };
 
-// What the rows rely on: session "a" with the tokens "hello", session "empty"
-// without any, session "lost" in quarantine; at most 4,096 tokens a session.
+// What the rows rely on: session "a" with the tokens "hello" and the seed 1,
+// session "empty" without any, session "lost" in quarantine, session "busy" with
+// a generation that goes on and on, session "old" that has expired; at most
+// 4,096 tokens a session.
 std::vector<BadInput> BadInputs();
 
 }  // namespace weir::integration

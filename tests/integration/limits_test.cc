@@ -375,6 +375,28 @@ TEST_F(LimitsTest, ACancelledGenerationEndsAndLetsGoOfItsSession) {
   }));
 }
 
+TEST_F(LimitsTest, C7AppendsThatOvertakeOneAnotherAreSentAgainInTheEnd) {
+  grpc::ClientContext first_context, second_context;
+  const auto first = sessions_->Stream(&first_context);
+  const auto second = sessions_->Stream(&second_context);
+  const auto append = [](auto& stream, uint64_t position, const char* bytes) {
+    v1::StreamRequest request;
+    *request.mutable_append() = MakeAppend("a", position, bytes);
+    v1::StreamReply reply;
+    EXPECT_TRUE(stream->Write(request) && stream->Read(&reply));
+    return reply;
+  };
+
+  const v1::StreamReply early = append(second, 8, "def");
+  EXPECT_EQ(ReasonIn(early.error().SerializeAsString()), "POSITION_GAP");
+  EXPECT_EQ(append(first, 5, "abc").append().position(), 8u);
+  EXPECT_EQ(append(second, 8, "def").append().position(), 11u);
+
+  EXPECT_EQ(engine_->hash(engine_->held().at(0)),
+            FakeEngine::Hash(std::vector<uint32_t>{
+                'h', 'e', 'l', 'l', 'o', 'a', 'b', 'c', 'd', 'e', 'f'}));
+}
+
 TEST_F(LimitsTest, C20ForksBeyondThePoolAreRefusedAndTheirSourceLives) {
   grpc::Status status;
   int forks = 0;
