@@ -53,7 +53,7 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Call::Begin(
     std::shared_ptr<Call> call) {
   Call* const reactor = call.get();
   reactor->host_->metrics->OnRpcStarted(reactor->kind_.rpc,
-                                        reactor->kind_.stream);
+                                        reactor->kind_.shape);
   reactor->host_->calls.Add(call);
   reactor->self_ = std::move(call);
   reactor->Start();
@@ -96,6 +96,7 @@ void Call::Abort(const absl::Status& status) {
 void Call::Refuse(const absl::Status& status) {
   {
     const std::lock_guard lock(mutex_);
+    if (ended_ || closing_) return;
     refusal_ = service::ReasonOf(status);
   }
   Close(status);
@@ -125,9 +126,10 @@ void Call::Tick(absl::Duration now) {
                            seconds,
                            "; what was accepted stands, read the position"),
               {{"limit", seconds}});
+    // Before it is cancelled, which is no more than a consequence of this.
+    if (!state_->slow.exchange(true)) CountRefusal(status);
     state_->cancelled.store(true);
     host_->service->Wake();
-    CountRefusal(status);
     Abort(status);
   }
   OnTick(now);
@@ -186,7 +188,7 @@ void Call::OnDone() {
                               : absl::StatusCode::kCancelled;
     }
   }
-  host_->metrics->OnRpcDone(kind_.rpc, kind_.stream, code, now - begun_);
+  host_->metrics->OnRpcDone(kind_.rpc, kind_.shape, code, now - begun_);
   if (refusal) host_->metrics->OnRejected(*refusal);
   host_->calls.Remove(this);
 }

@@ -82,8 +82,8 @@ class Call : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
              public std::enable_shared_from_this<Call> {
  public:
   struct Kind {
-    size_t rpc = 0;       // index of the metrics
-    bool stream = false;  // counted among the open streams
+    size_t rpc = 0;  // index of the metrics
+    RpcShape shape = RpcShape::kUnary;
   };
 
   Call(std::shared_ptr<Host> host,

@@ -119,19 +119,20 @@ std::shared_ptr<Call> MakeCall(size_t rpc,
   switch (method.life) {
     case Life::kUnary:
       return std::make_shared<UnaryCall>(
-          host, Call::Kind{rpc, false}, context, method.serve);
+          host, Call::Kind{rpc, RpcShape::kUnary}, context, method.serve);
     case Life::kGenerate:
       return std::make_shared<GenerateCall>(
-          host, Call::Kind{rpc, true}, context);
+          host, Call::Kind{rpc, RpcShape::kGenerate}, context);
     case Life::kStream:
-      return std::make_shared<StreamCall>(host, Call::Kind{rpc, true}, context);
+      return std::make_shared<StreamCall>(
+          host, Call::Kind{rpc, RpcShape::kStream}, context);
     case Life::kNotBuilt:
       break;
   }
   const std::string name(method.name.method);
   return std::make_shared<RefusedCall>(
       host,
-      Call::Kind{rpc, false},
+      Call::Kind{rpc, RpcShape::kRefused},
       context,
       Error(Reason::kNotBuilt,
             absl::StrCat(name, " is in the contract and not built yet"),
@@ -174,7 +175,7 @@ grpc::ServerGenericBidiReactor* UnknownMethods::CreateReactor(
     grpc::GenericCallbackServerContext* context) {
   return Call::Begin(std::make_shared<RefusedCall>(
       host_,
-      Call::Kind{kUnknown, false},
+      Call::Kind{kUnknown, RpcShape::kRefused},
       context,
       Error(Reason::kUnknownMethod, "this server has no such method")));
 }

@@ -125,6 +125,10 @@ std::vector<RpcMetrics> MakeRpcs(Registry& registry,
   return rpcs;
 }
 
+bool IsOpenStream(RpcShape shape) {
+  return shape == RpcShape::kGenerate || shape == RpcShape::kStream;
+}
+
 double SecondsOf(absl::Duration duration) {
   return absl::ToDoubleSeconds(duration);
 }
@@ -229,8 +233,8 @@ struct Metrics::Parts {
   Counter& reused =
       AddCounter(registry,
                  "weir_reused_tokens_total",
-                 "Tokens before an append that its session's state held "
-                 "already and that cost nothing.");
+                 "Tokens before an append or a generation that its session's "
+                 "state held already and that cost nothing.");
   Counter& duplicate = AddCounter(registry,
                                   "weir_duplicate_tokens_total",
                                   "Tokens recognised as sent before.");
@@ -254,7 +258,8 @@ struct Metrics::Parts {
   Histogram& request_duration =
       AddHistogram(registry,
                    "weir_request_duration_seconds",
-                   "Time from the start of a call to its end, unary calls.");
+                   "Time from the start of a call to its end, of methods that "
+                   "take one request.");
 
   std::vector<Counter*> errors;
   Counter& unknown_fields =
@@ -317,9 +322,12 @@ void Metrics::OnSessionClosed(service::CloseReason reason, uint64_t position) {
   parts_->session_tokens.Observe(static_cast<double>(position));
 }
 
-void Metrics::OnAppended(uint64_t tokens, uint64_t reused) {
+void Metrics::OnAppended(uint64_t tokens) {
   parts_->prompt.Increment(static_cast<double>(tokens));
-  parts_->reused.Increment(static_cast<double>(reused));
+}
+
+void Metrics::OnReused(uint64_t tokens) {
+  parts_->reused.Increment(static_cast<double>(tokens));
 }
 
 void Metrics::OnDuplicate(uint64_t tokens) {
@@ -343,9 +351,9 @@ void Metrics::OnRejected(service::Reason reason) {
   parts_->errors[static_cast<size_t>(reason)]->Increment();
 }
 
-void Metrics::OnRpcStarted(size_t rpc, bool stream) {
+void Metrics::OnRpcStarted(size_t rpc, RpcShape shape) {
   rpcs_[rpc].started->Increment();
-  if (stream) parts_->streams.Increment();
+  if (IsOpenStream(shape)) parts_->streams.Increment();
 }
 
 void Metrics::OnMessageReceived(size_t rpc) {
@@ -355,7 +363,7 @@ void Metrics::OnMessageReceived(size_t rpc) {
 void Metrics::OnMessageSent(size_t rpc) { rpcs_[rpc].sent->Increment(); }
 
 void Metrics::OnRpcDone(size_t rpc,
-                        bool stream,
+                        RpcShape shape,
                         absl::StatusCode code,
                         absl::Duration duration) {
   const auto index = static_cast<size_t>(code);
@@ -365,9 +373,8 @@ void Metrics::OnRpcDone(size_t rpc,
                    : static_cast<size_t>(absl::StatusCode::kUnknown)]
       ->Increment();
   rpcs_[rpc].handling->Observe(SecondsOf(duration));
-  if (stream) {
-    parts_->streams.Decrement();
-  } else {
+  if (IsOpenStream(shape)) parts_->streams.Decrement();
+  if (shape == RpcShape::kUnary || shape == RpcShape::kGenerate) {
     parts_->request_duration.Observe(SecondsOf(duration));
   }
 }

@@ -37,6 +37,14 @@ struct RpcName {
   std::string_view method;   // Append
 };
 
+// What a call is counted as, besides its method.
+enum class RpcShape {
+  kUnary,     // a request and its reply: timed
+  kGenerate,  // a request and its replies: timed, and an open stream
+  kStream,    // as long as its client wants: an open stream
+  kRefused    // of a method that is not there
+};
+
 // The counters of one method.
 struct RpcMetrics {
   prometheus::Counter* started = nullptr;
@@ -58,7 +66,8 @@ class Metrics final : public service::Observer {
   void OnLevels(const service::Levels& levels) override;
   void OnSessionOpened() override;
   void OnSessionClosed(service::CloseReason reason, uint64_t position) override;
-  void OnAppended(uint64_t tokens, uint64_t reused) override;
+  void OnAppended(uint64_t tokens) override;
+  void OnReused(uint64_t tokens) override;
   void OnDuplicate(uint64_t tokens) override;
   void OnAppendAck(absl::Duration since_push) override;
   void OnQueueTime(absl::Duration since_push) override;
@@ -66,11 +75,11 @@ class Metrics final : public service::Observer {
   void OnRejected(service::Reason reason) override;
 
   // `rpc`: an index of the names given at construction.
-  void OnRpcStarted(size_t rpc, bool stream);
+  void OnRpcStarted(size_t rpc, RpcShape shape);
   void OnMessageReceived(size_t rpc);
   void OnMessageSent(size_t rpc);
   void OnRpcDone(size_t rpc,
-                 bool stream,
+                 RpcShape shape,
                  absl::StatusCode code,
                  absl::Duration duration);
   void OnUnknownFields(int64_t count);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/request_call.h"
 
+#include <string>
 #include <utility>
+
+#include "absl/strings/str_cat.h"
 
 namespace weir::server {
 namespace {
@@ -40,8 +43,12 @@ void RequestCall::OnReadDone(bool ok) {
 
 void RequestCall::OnTick(absl::Duration now) {
   if (handled_ || now - begun() < kRequestWithin) return;
-  Close(absl::DeadlineExceededError(
-      "no whole request came within 30 s of the start of the call"));
+  const std::string limit = absl::FormatDuration(kRequestWithin);
+  Refuse(Error(
+      Reason::kIdleStream,
+      absl::StrCat(
+          "no whole request came within ", limit, " of the start of the call"),
+      {{"limit", limit}}));
 }
 
 void UnaryCall::Handle(std::string_view request) {

@@ -113,6 +113,7 @@ bool StreamCall::StartNext() {
 
 void StreamCall::ReadOrEnd() {
   const Unsent unsent = this->unsent();
+  bool stopping = false;
   absl::Status end;
   {
     const std::lock_guard lock(items_mutex_);
@@ -120,6 +121,7 @@ void StreamCall::ReadOrEnd() {
     if (running == 0 && read_all_) {
       end = end_;
     } else if (running == 0 && stopping_) {
+      stopping = true;
       end = Error(Reason::kServerDraining,
                   "the server is stopping; go on with another one");
     } else {
@@ -134,7 +136,8 @@ void StreamCall::ReadOrEnd() {
       return;
     }
   }
-  Close(end);
+  // A message that ended the reading has been counted.
+  stopping ? Refuse(end) : Close(end);
 }
 
 void StreamCall::StartItem(StreamItem item, size_t answer_bytes) {
@@ -163,16 +166,14 @@ void StreamCall::StartAppend(uint64_t item_id,
       self->Send(PackProgress(item_id, applied, end));
     };
   }
-  host().service->Append(std::move(request),
-                         ServiceContext(),
-                         [self, item_id, answer_bytes](
-                             absl::StatusOr<service::AppendResult> result) {
-                           self->Answer(
-                               result.ok() ? PackItem(item_id, *result)
-                                           : PackItem(item_id, result.status()),
-                               false,
-                               answer_bytes);
-                         });
+  const auto answer = [self, item_id, answer_bytes](
+                          const absl::StatusOr<service::AppendResult>& result) {
+    self->Answer(result.ok() ? PackItem(item_id, *result)
+                             : PackItem(item_id, result.status()),
+                 false,
+                 answer_bytes);
+  };
+  host().service->Append(std::move(request), ServiceContext(), answer);
 }
 
 void StreamCall::StartGenerate(uint64_t item_id,
@@ -193,6 +194,9 @@ void StreamCall::StartGenerate(uint64_t item_id,
       ServiceContext(),
       [self, item_id, last](
           const absl::StatusOr<service::GenerateResult>& result) {
+        if (service::ReasonOf(result.status()) == Reason::kSlowConsumer) {
+          return self->Abort(result.status());
+        }
         self->Answer(
             result.ok() ? *last : PackItem(item_id, result.status()), true, 0);
       });

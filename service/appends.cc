@@ -221,12 +221,14 @@ void Appends::OnStart(Session& session) {
   PendingAppend& append = *session.to_apply.front();
   if (std::exchange(append.started, true)) return;
   seams_.observer->OnQueueTime(seams_.clock->Now() - append.call.pushed);
+  seams_.observer->OnReused(session.applied);
 }
 
 void Appends::OnRow(const SessionPtr& session,
                     uint64_t tokens,
                     std::vector<float> scores) {
   PendingAppend& append = *session->to_apply.front();
+  seams_.observer->OnAppended(tokens);
   if (append.call.request.want_scores) {
     for (const float score : scores) {
       if (!std::isfinite(score)) continue;
@@ -238,7 +240,6 @@ void Appends::OnRow(const SessionPtr& session,
         {session->id, session->applied - tokens, std::move(scores)});
   }
   if (session->applied == append.end()) {
-    seams_.observer->OnAppended(append.end() - append.begin(), append.begin());
     session->settling.push_back(std::move(session->to_apply.front()));
     session->to_apply.pop_front();
   } else if (append.call.request.on_progress) {

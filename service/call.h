@@ -74,8 +74,9 @@ class Call {
     WEIR_CHECK(open_);
     open_ = false;
     if (!result.ok()) {
-      observer_->OnRejected(
-          ReasonOf(result.status()).value_or(Reason::kInternal));
+      const Reason reason =
+          ReasonOf(result.status()).value_or(Reason::kInternal);
+      if (Counts(reason)) observer_->OnRejected(reason);
     }
     permit.Release();
     std::move(done_)(std::move(result));
@@ -99,6 +100,13 @@ class Call {
   Permit permit;
 
  private:
+  bool Counts(Reason reason) const {
+    if (context_.call == nullptr) return true;
+    std::atomic<bool>& slow = context_.call->slow;
+    return reason == Reason::kSlowConsumer ? !slow.exchange(true)
+                                           : !slow.load();
+  }
+
   CallContext context_;
   Completion<Result> done_;
   Observer* observer_;

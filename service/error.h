@@ -51,6 +51,7 @@ enum class Reason {
   kQueueFull,
   kSlowConsumer,
   kDeadlineInQueue,
+  kIdleStream,
   kCancelled,
   kServerDraining,
   // Not this server, or a fault of ours.

@@ -176,6 +176,7 @@ void Generations::OnStart(Session& session) {
   Generation& generation = *session.generation;
   if (std::exchange(generation.started, true)) return;
   seams_.observer->OnQueueTime(seams_.clock->Now() - generation.call.pushed);
+  seams_.observer->OnReused(session.applied);
 }
 
 void Generations::OnRow(const SessionPtr& session,

@@ -46,9 +46,11 @@ class Observer {
   virtual void OnSessionOpened() = 0;
   // `position`: tokens that it had accepted.
   virtual void OnSessionClosed(CloseReason reason, uint64_t position) = 0;
-  // Tokens of an append that were applied; `reused` tokens before them were in
-  // the state already and cost nothing.
-  virtual void OnAppended(uint64_t tokens, uint64_t reused) = 0;
+  // Tokens of appends that a row has applied.
+  virtual void OnAppended(uint64_t tokens) = 0;
+  // The first row of an append or a generation finds so many tokens in the
+  // state already: they cost nothing.
+  virtual void OnReused(uint64_t tokens) = 0;
   // Tokens recognised as sent before.
   virtual void OnDuplicate(uint64_t tokens) = 0;
   // An append's reply, this long after it was pushed.
@@ -68,7 +70,8 @@ class NullObserver final : public Observer {
   void OnLevels(const Levels&) override {}
   void OnSessionOpened() override {}
   void OnSessionClosed(CloseReason, uint64_t) override {}
-  void OnAppended(uint64_t, uint64_t) override {}
+  void OnAppended(uint64_t) override {}
+  void OnReused(uint64_t) override {}
   void OnDuplicate(uint64_t) override {}
   void OnAppendAck(absl::Duration) override {}
   void OnQueueTime(absl::Duration) override {}

@@ -29,6 +29,9 @@ struct CallState {
   // Generated events that the caller has not passed on yet; the service pauses
   // a generation at Limits::unsent_events_max.
   std::atomic<int32_t> unsent = 0;
+  // The call ends because its client reads too slowly, and that has been
+  // counted by whoever set it: nothing that follows from it is counted.
+  std::atomic<bool> slow = false;
 };
 
 // What every request carries.

@@ -177,6 +177,10 @@ TEST_F(LimitsTest, A24AMessageThatNeverEndsIsGivenUp) {
   const RawReply reply = client.Wait(stream);
 
   EXPECT_EQ(reply.status(), 4) << reply.message();
+  EXPECT_EQ(reply.reason(), "IDLE_STREAM");
+  EXPECT_TRUE(Eventually([&] {
+    return Metric("weir_errors_total{reason=\"IDLE_STREAM\"}") == 1;
+  }));
 }
 
 TEST_F(LimitsTest, A20AClientThatDoesNotReadPausesItsGenerationThenLosesIt) {
@@ -208,6 +212,9 @@ TEST_F(LimitsTest, A20AClientThatDoesNotReadPausesItsGenerationThenLosesIt) {
   EXPECT_EQ(reply.status(), 8) << reply.message();
   EXPECT_EQ(reply.reason(), "SLOW_CONSUMER");
   EXPECT_EQ(Position("a"), paused_at);
+  // Once, whoever saw it first.
+  EXPECT_EQ(Metric("weir_errors_total{reason=\"SLOW_CONSUMER\"}"), 1);
+  EXPECT_EQ(Metric("weir_errors_total{reason=\"CANCELLED\"}"), 0);
   // The tokens are kept: the same request gets them from the log.
   RawHttp2 again(port());
   const RawReply resumed =
@@ -237,6 +244,36 @@ TEST_F(LimitsTest, A20ACallIsCancelledWhenItsClientNeverReadsItsStatusEither) {
   EXPECT_EQ(reply.status(), 1) << reply.message();
   EXPECT_EQ(reply.data, "");
   EXPECT_TRUE(Eventually([&] { return Metric("weir_streams_open") == 0; }));
+}
+
+TEST_F(LimitsTest, A20AGenerationInAStreamThatIsNotReadEndsTheStream) {
+  RawHttp2 client(port());
+  client.SetWindow(0);
+  v1::StreamRequest request;
+  request.mutable_generate()->set_session_id("a");
+  request.mutable_generate()->set_max_tokens(10'000);
+  const uint32_t stream =
+      client.Send({.path = kStream,
+                   .body = Framed(request.SerializeAsString()),
+                   .end_stream = false});
+  uint64_t before = 0;
+  uint64_t paused_at = 5;
+  ASSERT_TRUE(Eventually([&] {
+    before = std::exchange(paused_at, Position("a"));
+    return paused_at > 5 && before == paused_at;
+  }));
+  clock_.Advance(absl::Seconds(31));
+  ASSERT_TRUE(Eventually([&] {
+    return Metric("weir_errors_total{reason=\"SLOW_CONSUMER\"}") == 1;
+  }));
+  client.Allow(stream, 1 << 16);
+  const RawReply reply = client.Wait(stream);
+
+  EXPECT_EQ(reply.status(), 8) << reply.message();
+  EXPECT_EQ(reply.reason(), "SLOW_CONSUMER");
+  EXPECT_TRUE(Eventually([&] { return Metric("weir_streams_open") == 0; }));
+  EXPECT_EQ(Metric("weir_errors_total{reason=\"SLOW_CONSUMER\"}"), 1);
+  EXPECT_EQ(Metric("weir_errors_total{reason=\"CANCELLED\"}"), 0);
 }
 
 TEST_F(LimitsTest, A20AStreamThatIsNotReadIsEndedToo) {

@@ -117,6 +117,10 @@ TEST_F(OperationTest, CountersMoveWithTheCalls) {
   int messages = 0;
   while (reader->Read(&reply)) ++messages;
   ASSERT_TRUE(reader->Finish().ok());
+  grpc::ClientContext refused;
+  v1::RollbackReply nothing;
+  EXPECT_FALSE(
+      sessions_->Rollback(&refused, v1::RollbackRequest(), &nothing).ok());
   const std::string append =
       "grpc_method=\"Append\",grpc_service=\"weir.v1.Sessions\",grpc_type="
       "\"unary\"}";
@@ -128,6 +132,9 @@ TEST_F(OperationTest, CountersMoveWithTheCalls) {
       {"weir_sessions_created_total", 1},
       {"weir_sessions", 1},
       {"weir_prompt_tokens_total", 5},
+      {"weir_reused_tokens_total", 5},
+      // OpenSession, Append, Generate.
+      {"weir_request_duration_seconds_count", 3},
       {"weir_generation_tokens_total", 7},
       {"weir_state_slots{state=\"used\"}", 1},
       {"weir_streams_open", 0},
@@ -190,6 +197,8 @@ TEST_F(OperationTest, ADrainRefusesFinishesAndEndsIdleStreams) {
   shutdown.join();
   EXPECT_EQ(ended.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(ReasonOf(ended), "SERVER_DRAINING");
+  // The refused append and the stream.
+  EXPECT_EQ(Metric("weir_errors_total{reason=\"SERVER_DRAINING\"}"), 2);
 }
 
 TEST_F(OperationTest, ADrainEndsAGenerationAfterTheTokenInHand) {

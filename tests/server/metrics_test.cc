@@ -168,7 +168,8 @@ TEST(MetricsTest, WhatTheServiceTellsIsCounted) {
                     .log_bytes = 77});
   metrics.OnSessionOpened();
   metrics.OnSessionClosed(service::CloseReason::kIdle, 1000);
-  metrics.OnAppended(10, 90);
+  metrics.OnAppended(10);
+  metrics.OnReused(90);
   metrics.OnDuplicate(6);
   metrics.OnAppendAck(absl::Seconds(1));
   metrics.OnQueueTime(absl::Seconds(2));
@@ -224,12 +225,13 @@ TEST(MetricsTest, CallsAreCountedByMethodAndCode) {
       "grpc_method=\"Stream\",grpc_service=\"weir.v1.Sessions\","
       "grpc_type=\"bidi_stream\"}";
 
-  metrics.OnRpcStarted(1, true);
+  metrics.OnRpcStarted(1, RpcShape::kStream);
   EXPECT_EQ(Value(metrics, "weir_streams_open"), 1);
   metrics.OnMessageReceived(1);
   metrics.OnMessageSent(1);
   metrics.OnMessageSent(1);
-  metrics.OnRpcDone(1, true, absl::StatusCode::kAborted, absl::Seconds(1));
+  metrics.OnRpcDone(
+      1, RpcShape::kStream, absl::StatusCode::kAborted, absl::Seconds(1));
 
   EXPECT_EQ(Value(metrics, "weir_streams_open"), 0);
   EXPECT_EQ(Value(metrics, "grpc_server_started_total{" + labels), 1);
@@ -239,6 +241,21 @@ TEST(MetricsTest, CallsAreCountedByMethodAndCode) {
   EXPECT_EQ(Value(metrics,
                   "grpc_server_handled_total{grpc_code=\"Aborted\"," + labels),
             1);
+}
+
+TEST(MetricsTest, CallsOfOneRequestAreTimed) {
+  Metrics metrics(kRpcs);
+  for (const RpcShape shape : {RpcShape::kUnary,
+                               RpcShape::kGenerate,
+                               RpcShape::kStream,
+                               RpcShape::kRefused}) {
+    metrics.OnRpcStarted(0, shape);
+    metrics.OnRpcDone(0, shape, absl::StatusCode::kOk, absl::Seconds(2));
+  }
+
+  EXPECT_EQ(Value(metrics, "weir_request_duration_seconds_count"), 2);
+  EXPECT_EQ(Value(metrics, "weir_request_duration_seconds_sum"), 4);
+  EXPECT_EQ(Value(metrics, "weir_streams_open"), 0);
 }
 
 TEST(MetricsTest, TheProcessIsSeenAsTheKernelSeesIt) {

@@ -552,6 +552,18 @@ TEST_F(AppendTest, CloseInOneQueueWithAnAppendSparesTheNeighboursCommit) {
   EXPECT_EQ(Position(), 3u);
 }
 
+TEST_F(AppendTest, TokensAreCountedAsTheyAreAppliedAndReusedOnesOnce) {
+  Append(0, Text("hello"));
+  loop_.Append("s", 5, Count(0, 1200));
+  loop_.RunOnce();
+  EXPECT_EQ(loop_.observer().appended, 5u + 512);
+  EXPECT_EQ(loop_.observer().reused, 5u);
+  loop_.Run();
+
+  EXPECT_EQ(loop_.observer().appended, 5u + 1200);
+  EXPECT_EQ(loop_.observer().reused, 5u);
+}
+
 TEST_F(AppendTest, ObserverHearsOfItAll) {
   Append(0, Text("hello"), true);
   Append(5, Text(" world"));
@@ -560,7 +572,7 @@ TEST_F(AppendTest, ObserverHearsOfItAll) {
 
   const support::CountingObserver& seen = loop_.observer();
   EXPECT_EQ(seen.appended, 11u);
-  EXPECT_EQ(seen.reused_tokens, 5u);
+  EXPECT_EQ(seen.reused, 5u);
   EXPECT_EQ(seen.duplicates, 5u);
   EXPECT_EQ(seen.acks, 3);
   EXPECT_EQ(seen.queue_times, 2);

@@ -65,6 +65,7 @@ const Wanted kWanted[] = {
     {Reason::kDeadlineInQueue,
      "DEADLINE_IN_QUEUE",
      StatusCode::kDeadlineExceeded},
+    {Reason::kIdleStream, "IDLE_STREAM", StatusCode::kDeadlineExceeded},
     {Reason::kCancelled, "CANCELLED", StatusCode::kCancelled},
     {Reason::kServerDraining, "SERVER_DRAINING", StatusCode::kUnavailable},
     {Reason::kNotBuilt, "NOT_BUILT", StatusCode::kUnimplemented},

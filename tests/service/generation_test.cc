@@ -133,6 +133,7 @@ TEST_F(GenerationTest, EndsAfterMaxTokensWithEveryTokenConsumed) {
   }
   EXPECT_EQ(loop_.observer().generated, 10);
   EXPECT_EQ(loop_.observer().generations, 1);
+  EXPECT_EQ(loop_.observer().reused, prompt_.size());
   ExpectState(Wanted(10));
 }
 
@@ -500,6 +501,15 @@ TEST_F(SlowConsumerTest, EndsAfterItsTimeWithTheTokensKept) {
   EXPECT_EQ(generated_.end.reason(), Reason::kSlowConsumer);
   EXPECT_THAT(tokens_, SizeIs(64));
   ExpectState(Wanted(64));
+}
+
+TEST_F(SlowConsumerTest, OneThatHasBeenCountedElsewhereIsNotCountedAgain) {
+  call_->slow = true;
+  call_->cancelled = true;
+  loop_.Run();
+
+  EXPECT_EQ(generated_.end.reason(), Reason::kCancelled);
+  EXPECT_EQ(loop_.observer().rejected(Reason::kCancelled), 0);
 }
 
 TEST_F(SlowConsumerTest, AnyProgressStartsItsTimeAgain) {

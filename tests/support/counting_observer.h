@@ -24,10 +24,8 @@ class CountingObserver : public service::Observer {
   void OnSessionClosed(service::CloseReason reason, uint64_t) override {
     ++closed[reason];
   }
-  void OnAppended(uint64_t tokens, uint64_t reused) override {
-    appended += tokens;
-    reused_tokens += reused;
-  }
+  void OnAppended(uint64_t tokens) override { appended += tokens; }
+  void OnReused(uint64_t tokens) override { reused += tokens; }
   void OnDuplicate(uint64_t tokens) override { duplicates += tokens; }
   void OnAppendAck(absl::Duration) override { ++acks; }
   void OnQueueTime(absl::Duration) override { ++queue_times; }
@@ -50,7 +48,7 @@ class CountingObserver : public service::Observer {
   int64_t opened = 0;
   std::map<service::CloseReason, int64_t> closed;
   uint64_t appended = 0;
-  uint64_t reused_tokens = 0;
+  uint64_t reused = 0;
   uint64_t duplicates = 0;
   int64_t acks = 0;
   int64_t queue_times = 0;
