@@ -320,6 +320,7 @@ void SetLimits(const std::function<uint64_t(std::string_view)>& number,
   limits.step_tokens_max = static_cast<int32_t>(number("step-tokens"));
   limits.step_rows_max = static_cast<int32_t>(number("step-rows"));
   limits.session_tokens_max = number("session-tokens");
+  limits.log_bytes_max = number("log-bytes");
   limits.generate_tokens_max = static_cast<uint32_t>(number("generate-tokens"));
   limits.slow_consumer_after = absl::Seconds(number("slow-consumer-seconds"));
   limits.idle_timeout_default = absl::Seconds(number("idle-seconds"));

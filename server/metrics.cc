@@ -215,6 +215,8 @@ struct Metrics::Parts {
   Gauge* used_bytes = nullptr;
   Gauge& log_bytes =
       AddGauge(registry, "weir_log_bytes", "Host memory that the logs take.");
+  Gauge& log_capacity =
+      AddGauge(registry, "weir_log_capacity_bytes", "What the logs may take.");
 
   Gauge& sessions = AddGauge(registry, "weir_sessions", "Open sessions.");
   Counter& created =
@@ -283,6 +285,7 @@ Metrics::~Metrics() = default;
 
 void Metrics::SetServed(const Served& served) {
   parts_->state_bytes = served.model.state_bytes;
+  parts_->log_capacity.Set(static_cast<double>(served.limits.log_bytes_max));
   BuildGauge()
       .Name("weir_model_info")
       .Help("The model that is served; always 1.")

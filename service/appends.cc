@@ -156,10 +156,16 @@ void Appends::Accept(const SessionPtr& session, AppendPtr append) {
     append->call.Answer(late);
     return;
   }
+  const std::vector<uint32_t>& tokens = append->call.request.tokens;
+  if (const absl::Status full = commits_.CheckRoom(
+          tokens.size() - append->duplicates, append->call.request.want_scores);
+      !full.ok()) {
+    append->call.Answer(full);
+    return;
+  }
   if (append->duplicates > 0) {
     seams_.observer->OnDuplicate(append->duplicates);
   }
-  const std::vector<uint32_t>& tokens = append->call.request.tokens;
   commits_.Accept(session,
                   {tokens.begin() + append->duplicates, tokens.end()},
                   append->call.request.durability);

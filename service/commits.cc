@@ -4,9 +4,33 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "service/endings.h"
 
 namespace weir::service {
+
+absl::Status Commits::CheckRoom(uint64_t tokens, bool scores) const {
+  // What waits for its rows may still get scores, at most one a token.
+  const auto owed = static_cast<uint64_t>(seams_.table.backlog());
+  const uint64_t held = seams_.store->MemoryBytes() +
+                        unflushed_tokens_ * sizeof(uint32_t) +
+                        owed * sizeof(float);
+  const uint64_t more =
+      tokens * (sizeof(uint32_t) + (scores ? sizeof(float) : 0));
+  const uint64_t limit = seams_.limits.log_bytes_max;
+  if (held <= limit && more <= limit - held) return absl::OkStatus();
+  return Error(Reason::kLogFull,
+               absl::StrCat("the logs of all sessions hold ",
+                            held,
+                            " bytes, limit ",
+                            limit,
+                            ", and these tokens take ",
+                            more,
+                            "; close sessions that are done"),
+               {{"limit", absl::StrCat(limit)},
+                {"held", absl::StrCat(held)},
+                {"bytes", absl::StrCat(more)}});
+}
 
 void Commits::Accept(const SessionPtr& session,
                      std::vector<uint32_t> tokens,
@@ -25,6 +49,7 @@ void Commits::Accept(const SessionPtr& session,
     group = groups_.end() - 1;
   }
   const uint64_t begin = session->accepted;
+  unflushed_tokens_ += tokens.size();
   session->accepted += tokens.size();
   seams_.table.CountBacklog(*session);
   session->requested[LevelIndex(Durability::kApplied)] = session->accepted;
@@ -45,6 +70,7 @@ bool Commits::Flush() {
   if (groups_.empty()) return false;
   std::vector<Group> groups = std::exchange(groups_, {});
   levels_.clear();
+  unflushed_tokens_ = 0;
   for (Group& group : groups) Start(std::move(group));
   return true;
 }

@@ -17,6 +17,9 @@ class Commits {
  public:
   explicit Commits(Seams* seams) : seams_(*seams) {}
 
+  // LOG_FULL if the logs may not grow by so many tokens, with their scores if
+  // there will be any.
+  absl::Status CheckRoom(uint64_t tokens, bool scores) const;
   // Accepts tokens at the session's end, which moves. The commit starts at the
   // next Flush; when it is done the session is dirty.
   void Accept(const SessionPtr& session,
@@ -48,6 +51,7 @@ class Commits {
 
   Seams& seams_;
   std::vector<Group> groups_;
+  uint64_t unflushed_tokens_ = 0;
   // The level of each session's records in groups_: a session's records stand
   // in one group, so that they reach the store in their order.
   absl::flat_hash_map<const Session*, Durability> levels_;

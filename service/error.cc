@@ -77,6 +77,7 @@ constexpr std::array kReasons = {
                "STATE_POOL_EXHAUSTED",
                kExhausted,
                kLater},
+    ReasonInfo{Reason::kLogFull, "LOG_FULL", kExhausted, kLater},
     ReasonInfo{Reason::kQueueFull, "QUEUE_FULL", kExhausted, kSoon},
     ReasonInfo{Reason::kSlowConsumer, "SLOW_CONSUMER", kExhausted, kNever},
     ReasonInfo{Reason::kDeadlineInQueue,

@@ -48,6 +48,7 @@ enum class Reason {
   kDurabilityUnavailable,
   // No room or no time.
   kStatePoolExhausted,
+  kLogFull,
   kQueueFull,
   kSlowConsumer,
   kDeadlineInQueue,

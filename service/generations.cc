@@ -382,6 +382,8 @@ void Generations::Watch(const SessionPtr& session) {
         Error(Reason::kCancelled, "the generation was cancelled");
   } else if (seams_.draining) {
     generation.ending = DrainingError();
+  } else if (const absl::Status full = CheckRoom(generation); !full.ok()) {
+    generation.ending = full;
   } else if (!Paused(generation)) {
     generation.paused_since.reset();
   } else if (!generation.paused_since.has_value() ||
@@ -393,6 +395,12 @@ void Generations::Watch(const SessionPtr& session) {
   }
   generation.unsent_seen = unsent;
   seams_.table.MarkDirty(session);
+}
+
+// Of one that is about to draw: what is sent again takes no room.
+absl::Status Generations::CheckRoom(const Generation& generation) const {
+  if (generation.phase != Generation::Phase::kRunning) return absl::OkStatus();
+  return commits_.CheckRoom(1, generation.record->want_log_probs);
 }
 
 absl::Duration Generations::next_check(const Session& session) const {

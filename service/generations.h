@@ -33,7 +33,8 @@ class Generations {
              const std::optional<engine::Sampled>& sampled);
   // Goes on as far as it can without a row.
   void Advance(const SessionPtr& session);
-  // Looks whether its caller has gone, or reads too slowly.
+  // Looks whether its caller has gone, or reads too slowly, and whether there
+  // is room for another token.
   void Watch(const SessionPtr& session);
   // When Watch must be called at the latest.
   absl::Duration next_check(const Session& session) const;
@@ -65,6 +66,7 @@ class Generations {
   void Finish(const SessionPtr& session);
   void Fail(const SessionPtr& session, const absl::Status& error);
   bool Paused(const Generation& generation) const;
+  absl::Status CheckRoom(const Generation& generation) const;
 
   Seams& seams_;
   Commits& commits_;

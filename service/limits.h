@@ -21,6 +21,8 @@ struct Limits {
   int32_t step_tokens_max = 512;
   int32_t step_rows_max = 256;
   uint64_t session_tokens_max = uint64_t{1} << 40;
+  // Host memory of all logs together; a store rounds up to its blocks.
+  uint64_t log_bytes_max = uint64_t{512} << 20;
   uint32_t generate_tokens_max = 65'536;
   int32_t unsent_events_max = 64;
   absl::Duration slow_consumer_after = absl::Seconds(30);

@@ -31,6 +31,8 @@ absl::Status CheckLimits(const Limits& limits) {
   WEIR_RETURN_IF_ERROR(
       CheckPositive("session_tokens_max", limits.session_tokens_max > 0));
   WEIR_RETURN_IF_ERROR(
+      CheckPositive("log_bytes_max", limits.log_bytes_max > 0));
+  WEIR_RETURN_IF_ERROR(
       CheckPositive("generate_tokens_max", limits.generate_tokens_max > 0));
   WEIR_RETURN_IF_ERROR(
       CheckPositive("unsent_events_max", limits.unsent_events_max > 0));

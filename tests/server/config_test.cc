@@ -70,6 +70,7 @@ TEST(ConfigTest, DefaultsListenOnThisMachineAlone) {
   EXPECT_FALSE(config.slots.has_value());
   EXPECT_EQ(config.pool_bytes, uint64_t{1} << 30);
   EXPECT_EQ(config.limits.append_tokens_max, 65'536);
+  EXPECT_EQ(config.limits.log_bytes_max, uint64_t{512} << 20);
   EXPECT_EQ(config.limits.slow_consumer_after, absl::Seconds(30));
 }
 
@@ -102,6 +103,7 @@ TEST(ConfigTest, WrongFlagsEndWithTwoAndSayWhichAndWhatRange) {
       {{"--pool-bytes", "4PiB"}, "--pool-bytes", "1024 to"},
       {{"--pool-bytes", "99999999999999999GiB"}, "--pool-bytes", "1024 to"},
       {{"--pool-bytes", "GiB"}, "--pool-bytes", "1024 to"},
+      {{"--log-bytes", "1023KiB"}, "--log-bytes", "1048576 to"},
       {{"--append-tokens", "65537"}, "--append-tokens", "1 to 65536"},
       {{"--step-tokens", "0"}, "--step-tokens", "1 to"},
       {{"--drain-seconds", "3601"}, "--drain-seconds", "0 to 3600"},
@@ -173,6 +175,8 @@ TEST(ConfigTest, TheNameComesFromTheFolderMadeValid) {
 TEST(ConfigTest, BytesTakeUnits) {
   EXPECT_EQ(Read(With(kModel, {"--pool-bytes", "4096"})).pool_bytes, 4096u);
   EXPECT_EQ(Read(With(kModel, {"--pool-bytes", "3MiB"})).pool_bytes, 3u << 20);
+  EXPECT_EQ(Read(With(kModel, {"--log-bytes", "3MiB"})).limits.log_bytes_max,
+            3u << 20);
 }
 
 TEST(ConfigTest, AddressesMayBeOffOrOfIpv6) {

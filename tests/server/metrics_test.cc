@@ -196,6 +196,7 @@ TEST(MetricsTest, WhatTheServiceTellsIsCounted) {
       {"weir_requests_running", 3},
       {"weir_backlog_tokens", 55},
       {"weir_log_bytes", 77},
+      {"weir_log_capacity_bytes", 512 << 20},
       {"weir_sessions_created_total", 1},
       {"weir_sessions_closed_total{reason=\"idle\"}", 1},
       {"weir_sessions_closed_total{reason=\"client\"}", 0},

@@ -60,6 +60,7 @@ const Wanted kWanted[] = {
     {Reason::kStatePoolExhausted,
      "STATE_POOL_EXHAUSTED",
      StatusCode::kResourceExhausted},
+    {Reason::kLogFull, "LOG_FULL", StatusCode::kResourceExhausted},
     {Reason::kQueueFull, "QUEUE_FULL", StatusCode::kResourceExhausted},
     {Reason::kSlowConsumer, "SLOW_CONSUMER", StatusCode::kResourceExhausted},
     {Reason::kDeadlineInQueue,
@@ -94,6 +95,7 @@ TEST(ErrorTest, WaitingHelpsForTheseAlone) {
   EXPECT_EQ(retried,
             (std::set<Reason>{Reason::kQueueFull,
                               Reason::kStatePoolExhausted,
+                              Reason::kLogFull,
                               Reason::kServerDraining,
                               Reason::kSessionBusy}));
 }

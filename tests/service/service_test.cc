@@ -198,6 +198,7 @@ TEST_F(ServiceTest, LimitsThatAreNotPositiveAreRefusedByName) {
   for (const auto& [limits, name] : std::vector<std::pair<Limits, std::string>>{
            {{.queue_max = 0}, "queue_max"},
            {{.step_tokens_max = -1}, "step_tokens_max"},
+           {{.log_bytes_max = 0}, "log_bytes_max"},
            {{.slow_consumer_after = absl::ZeroDuration()},
             "slow_consumer_after"}}) {
     Service::Parts parts;
