@@ -129,8 +129,13 @@ TEST_F(BadInputsTest, EachRowHasItsCodeAndReasonAndChangesNothing) {
     const std::string name(row.name);
     const std::string key =
         absl::StrCat("weir_errors_total{reason=\"", name, "\"}");
+    // gRPC's core may answer A12 by itself when the service has answered too,
+    // late or cancelled, and has counted that.
+    const bool overtaken = row.reason == service::Reason::kDeadlineInQueue ||
+                           row.reason == service::Reason::kCancelled;
     EXPECT_TRUE(Eventually([&] {
-      return Metric(key) - before[name] == refused[name];
+      const double more = Metric(key) - before[name] - refused[name];
+      return more == 0 || (overtaken && more == 1);
     })) << name
         << ": " << Metric(key) - before[name] << " counted, " << refused[name]
         << " sent";
