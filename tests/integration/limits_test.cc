@@ -324,10 +324,11 @@ TEST_F(LimitsTest, BehindARunningGenerationOneItemIsReadAndNoMore) {
   uint64_t paused_at = 5;
   ASSERT_TRUE(Eventually([&] {
     before = std::exchange(paused_at, Position("a"));
-    return paused_at > 5 && before == paused_at;
+    return paused_at >= 5 + 64 && before == paused_at;
   }));
 
-  EXPECT_EQ(Metric(Received("Stream", "bidi_stream")), 2);
+  // One, if 64 events waited before the next item could be read.
+  EXPECT_LE(Metric(Received("Stream", "bidi_stream")), 2);
 
   client.Allow(stream, 1 << 20);
   const RawReply reply = client.Wait(stream);
