@@ -4,31 +4,21 @@
 // with each token once, and the sums are those of an undisturbed run.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <numeric>
-#include <set>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "base/check.h"
 #include "client/errors.h"
 #include "client/session.h"
 #include "tests/client/fake_server.h"
 
 namespace weir::client {
 namespace {
-
-ClientOptions Options(const FakeServer& server) {
-  ClientOptions options;
-  options.target = server.target();
-  options.call_deadline = absl::Seconds(5);
-  options.retry.backoff_initial = absl::Milliseconds(1);
-  options.retry.backoff_max = absl::Milliseconds(4);
-  return options;
-}
-
-v1::OpenSessionRequest OpenFake() {
-  v1::OpenSessionRequest request;
-  request.set_model("fake");
-  return request;
-}
 
 std::vector<uint32_t> Document(size_t tokens) {
   std::vector<uint32_t> document(tokens);
@@ -55,238 +45,225 @@ TokenSource From(const std::vector<uint32_t>& document, size_t most = 1 << 20) {
   };
 }
 
-struct Side {
-  const char* name;
-  Fault::When when;
+class ExactlyOnceTest : public testing::Test {
+ protected:
+  ExactlyOnceTest() {
+    options_.target = server_.target();
+    options_.call_deadline = absl::Seconds(5);
+    options_.retry.backoff_initial = absl::Milliseconds(1);
+    options_.retry.backoff_max = absl::Milliseconds(4);
+  }
+
+  // Made from options_ at its first use.
+  Client& client() {
+    if (client_ == nullptr) client_ = std::make_unique<Client>(options_);
+    return *client_;
+  }
+
+  Session Open() {
+    v1::OpenSessionRequest request;
+    request.set_model("fake");
+    absl::StatusOr<Session> session = Session::Open(client(), request);
+    WEIR_CHECK(session.ok());
+    return *std::move(session);
+  }
+
+  void FailAt(std::string call, int failing, Fault fault) {
+    server_.set_plan([=](std::string_view name, int nth) {
+      return name == call && nth == failing ? fault : Fault();
+    });
+  }
+
+  // Runs `body` with each of the first `calls` calls of a name failing, before
+  // it was applied and after.
+  void WithEachFailure(const std::string& call,
+                       int calls,
+                       const std::function<void()>& body) {
+    for (const auto& [name, when] : {std::pair("before", Fault::When::kBefore),
+                                     std::pair("after", Fault::When::kAfter)}) {
+      for (int failing = 1; failing <= calls; ++failing) {
+        SCOPED_TRACE(std::string(name) + " " + std::to_string(failing));
+        FailAt(call, failing, {.when = when});
+        body();
+      }
+    }
+  }
+
+  // Streams a document that must arrive whole.
+  StreamTotals MustStream(Session& session,
+                          const std::vector<uint32_t>& document,
+                          const StreamAppendOptions& options) {
+    const auto totals = session.Stream(options, From(document), Ignore);
+    EXPECT_TRUE(totals.ok()) << totals.status();
+    EXPECT_EQ(server_.log(session.id()), document);
+    return totals.value_or(StreamTotals());
+  }
+
+  // Streams a document over what the session has read from position 0.
+  absl::Status StreamOver(const Session& session,
+                          const std::vector<uint32_t>& document) {
+    return StreamAppend(client(),
+                        session.id(),
+                        0,
+                        {.append_tokens = 10},
+                        From(document),
+                        Ignore)
+        .status();
+  }
+
+  static void Ignore(const AppendedPart&, const StreamTotals&) {}
+
+  FakeServer server_;
+  ClientOptions options_;
+
+ private:
+  std::unique_ptr<Client> client_;
 };
-constexpr Side kSides[] = {{"before", Fault::When::kBefore},
-                           {"after", Fault::When::kAfter}};
 
-TEST(ExactlyOnceTest, UnaryAppendsWithAFailureAtEveryCallOnBothSides) {
-  FakeServer server;
-  Client client(Options(server));
+class SessionTest : public ExactlyOnceTest {};
+
+TEST_F(ExactlyOnceTest, UnaryAppendsWithAFailureAtEveryCallOnBothSides) {
   const std::vector<uint32_t> document = Document(60);
-  for (const Side& side : kSides) {
-    for (int failing = 1; failing <= 6; ++failing) {
-      SCOPED_TRACE(std::string(side.name) + " " + std::to_string(failing));
-      auto session = Session::Open(client, OpenFake());
-      ASSERT_TRUE(session.ok());
-      server.set_plan([&](std::string_view call, int nth) {
-        return call == "Append" && nth == failing ? Fault{.when = side.when}
-                                                  : Fault();
-      });
-      double sum = 0;
-      for (size_t at = 0; at < document.size(); at += 10) {
-        const auto reply =
-            session->Append({document.data() + at, 10}, {.want_scores = true});
-        ASSERT_TRUE(reply.ok()) << reply.status();
-        for (const float score : reply->scores()) {
-          if (!std::isnan(score)) sum += score;
-        }
+  WithEachFailure("Append", 6, [&] {
+    Session session = Open();
+    double sum = 0;
+    for (size_t at = 0; at < document.size(); at += 10) {
+      const auto reply =
+          session.Append({document.data() + at, 10}, {.want_scores = true});
+      ASSERT_TRUE(reply.ok()) << reply.status();
+      for (const float score : reply->scores()) {
+        if (!std::isnan(score)) sum += score;
       }
-      EXPECT_EQ(server.calls("Append"), 7);
-      EXPECT_EQ(server.log(session->id()), document);
-      EXPECT_DOUBLE_EQ(sum, SumOfScores(document));
-      EXPECT_EQ(session->position(), document.size());
     }
-  }
+    EXPECT_EQ(server_.calls("Append"), 7);
+    EXPECT_EQ(server_.log(session.id()), document);
+    EXPECT_DOUBLE_EQ(sum, SumOfScores(document));
+    EXPECT_EQ(session.position(), document.size());
+  });
 }
 
-TEST(ExactlyOnceTest, AStreamCutAtEveryAppendOnBothSides) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(ExactlyOnceTest, AStreamCutAtEveryAppendOnBothSides) {
   const std::vector<uint32_t> document = Document(95);
-  StreamAppendOptions options{.append_tokens = 10, .window = 4};
   for (const bool want_scores : {true, false}) {
-    options.want_scores = want_scores;
-    for (const Side& side : kSides) {
-      for (int failing = 1; failing <= 10; ++failing) {
-        SCOPED_TRACE(std::string(side.name) + " " + std::to_string(failing));
-        auto session = Session::Open(client, OpenFake());
-        ASSERT_TRUE(session.ok());
-        server.set_plan([&](std::string_view call, int nth) {
-          return call == "Append" && nth == failing ? Fault{.when = side.when}
-                                                    : Fault();
-        });
-        uint64_t next = 0;
-        const auto totals = session->Stream(
-            options,
-            From(document),
-            [&](const AppendedPart& part, const StreamTotals&) {
-              EXPECT_EQ(part.start, next) << "in order, each once";
-              next = part.start + part.tokens;
-            });
-        ASSERT_TRUE(totals.ok()) << totals.status();
-        EXPECT_EQ(server.log(session->id()), document);
-        EXPECT_EQ(totals->position, document.size());
-        EXPECT_EQ(totals->tokens, document.size());
-        EXPECT_EQ(totals->resumes, 1);
-        EXPECT_EQ(totals->scored_tokens, want_scores ? document.size() - 1 : 0);
-        EXPECT_DOUBLE_EQ(totals->sum_log_prob,
-                         want_scores ? SumOfScores(document) : 0);
-      }
-    }
+    WithEachFailure("Append", 10, [&] {
+      Session session = Open();
+      uint64_t next = 0;
+      const auto totals = session.Stream(
+          {.append_tokens = 10, .window = 4, .want_scores = want_scores},
+          From(document),
+          [&](const AppendedPart& part, const StreamTotals&) {
+            EXPECT_EQ(part.start, next) << "in order, each once";
+            next = part.start + part.tokens;
+          });
+      ASSERT_TRUE(totals.ok()) << totals.status();
+      EXPECT_EQ(server_.log(session.id()), document);
+      EXPECT_EQ(totals->position, document.size());
+      EXPECT_EQ(totals->tokens, document.size());
+      EXPECT_EQ(totals->resumes, 1);
+      EXPECT_EQ(totals->scored_tokens, want_scores ? document.size() - 1 : 0);
+      EXPECT_DOUBLE_EQ(totals->sum_log_prob,
+                       want_scores ? SumOfScores(document) : 0);
+    });
   }
 }
 
-TEST(ExactlyOnceTest, AStreamThatBreaksAtEveryThirdAppendStillEnds) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(ExactlyOnceTest, AStreamThatBreaksAtEveryThirdAppendStillEnds) {
   const std::vector<uint32_t> document = Document(400);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
-  server.set_plan([](std::string_view call, int nth) {
+  Session session = Open();
+  server_.set_plan([](std::string_view call, int nth) {
     if (call != "Append" || nth % 3 != 0) return Fault();
     return Fault{.when =
                      nth % 2 == 0 ? Fault::When::kBefore : Fault::When::kAfter};
   });
 
-  const auto totals =
-      session->Stream({.append_tokens = 10, .window = 4},
-                      From(document),
-                      [](const AppendedPart&, const StreamTotals&) {});
+  const StreamTotals totals =
+      MustStream(session, document, {.append_tokens = 10, .window = 4});
 
-  ASSERT_TRUE(totals.ok()) << totals.status();
-  EXPECT_EQ(server.log(session->id()), document);
-  EXPECT_DOUBLE_EQ(totals->sum_log_prob, SumOfScores(document));
-  EXPECT_GT(totals->resumes, 8);
-  EXPECT_GT(server.duplicate_tokens(), 0u);
+  EXPECT_DOUBLE_EQ(totals.sum_log_prob, SumOfScores(document));
+  EXPECT_GT(totals.resumes, 8);
+  EXPECT_GT(server_.duplicate_tokens(), 0u);
 }
 
-TEST(ExactlyOnceTest, AnItemRefusedForNowIsSentAgainFromThere) {
-  FakeServer server;
-  Client client(Options(server));
-  const std::vector<uint32_t> document = Document(100);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
-  server.set_plan([](std::string_view call, int nth) {
-    if (call != "Append" || nth != 4) return Fault();
-    return Fault{.when = Fault::When::kBefore,
-                 .status = ToGrpc(Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                                          "QUEUE_FULL",
-                                          {},
-                                          absl::Milliseconds(1)))};
-  });
+TEST_F(ExactlyOnceTest, AnItemRefusedForNowIsSentAgainFromThere) {
+  Session session = Open();
+  FailAt("Append",
+         4,
+         {.when = Fault::When::kBefore,
+          .status = ToGrpc(Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                   "QUEUE_FULL",
+                                   {},
+                                   absl::Milliseconds(1)))});
 
-  const auto totals =
-      session->Stream({.append_tokens = 10, .window = 8},
-                      From(document),
-                      [](const AppendedPart&, const StreamTotals&) {});
-
-  ASSERT_TRUE(totals.ok()) << totals.status();
-  EXPECT_EQ(server.log(session->id()), document);
+  MustStream(session, Document(100), {.append_tokens = 10, .window = 8});
 }
 
-TEST(ExactlyOnceTest, AConflictEndsAStreamWithItsReason) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(ExactlyOnceTest, AConflictEndsAStreamWithItsReason) {
   const std::vector<uint32_t> document = Document(100);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
-  ASSERT_TRUE(session->Append(document).ok());
+  Session session = Open();
+  ASSERT_TRUE(session.Append(document).ok());
   std::vector<uint32_t> other = document;
   other[55] ^= 1;
 
-  const absl::Status status =
-      StreamAppend(client,
-                   session->id(),
-                   0,
-                   {.append_tokens = 10},
-                   From(other),
-                   [](const AppendedPart&, const StreamTotals&) {})
-          .status();
+  const absl::Status status = StreamOver(session, other);
 
   EXPECT_TRUE(absl::IsAborted(status)) << status;
   EXPECT_EQ(ReasonOf(status), "POSITION_CONFLICT");
   EXPECT_EQ(NumberOf(status, "position"), 100u);
-  EXPECT_EQ(server.log(session->id()), document);
+  EXPECT_EQ(server_.log(session.id()), document);
 }
 
-TEST(ExactlyOnceTest, NothingIsAppendedAfterAConflictAtTheLogsVeryEnd) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(ExactlyOnceTest, NothingIsAppendedAfterAConflictAtTheLogsVeryEnd) {
   const std::vector<uint32_t> document = Document(100);
   std::vector<uint32_t> other = Document(300);
   other[95] ^= 1;
   for (int round = 0; round < 20; ++round) {
-    auto session = Session::Open(client, OpenFake());
-    ASSERT_TRUE(session.ok());
-    ASSERT_TRUE(session->Append(document).ok());
+    Session session = Open();
+    ASSERT_TRUE(session.Append(document).ok());
 
-    const absl::Status status =
-        StreamAppend(client,
-                     session->id(),
-                     0,
-                     {.append_tokens = 10},
-                     From(other),
-                     [](const AppendedPart&, const StreamTotals&) {})
-            .status();
-
-    EXPECT_EQ(ReasonOf(status), "POSITION_CONFLICT");
-    EXPECT_EQ(server.log(session->id()), document);
+    EXPECT_EQ(ReasonOf(StreamOver(session, other)), "POSITION_CONFLICT");
+    EXPECT_EQ(server_.log(session.id()), document);
   }
 }
 
-TEST(ExactlyOnceTest, AHangingStreamIsOpenedAgain) {
-  FakeServer server;
-  ClientOptions client_options = Options(server);
-  client_options.call_deadline = absl::Milliseconds(200);
-  Client client(client_options);
-  const std::vector<uint32_t> document = Document(50);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
-  server.set_plan([](std::string_view call, int nth) {
-    return call == "Append" && nth == 3 ? Fault{.when = Fault::When::kHang}
-                                        : Fault();
-  });
+TEST_F(ExactlyOnceTest, AHangingStreamIsOpenedAgain) {
+  options_.call_deadline = absl::Milliseconds(200);
+  Session session = Open();
+  FailAt("Append", 3, {.when = Fault::When::kHang});
 
-  const auto totals =
-      session->Stream({.append_tokens = 10, .window = 2},
-                      From(document),
-                      [](const AppendedPart&, const StreamTotals&) {});
+  const StreamTotals totals =
+      MustStream(session, Document(50), {.append_tokens = 10, .window = 2});
 
-  ASSERT_TRUE(totals.ok()) << totals.status();
-  EXPECT_EQ(server.log(session->id()), document);
-  EXPECT_EQ(totals->resumes, 1);
+  EXPECT_EQ(totals.resumes, 1);
 }
 
-TEST(ExactlyOnceTest, ASessionThatWentBackIsDataLossAndNotAGap) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(ExactlyOnceTest, ASessionThatWentBackIsDataLossAndNotAGap) {
   const std::vector<uint32_t> document = Document(100);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
-  server.set_plan([&](std::string_view call, int nth) {
-    return call == "Append" && nth == 5 ? Fault{.when = Fault::When::kBefore}
-                                        : Fault();
-  });
+  Session session = Open();
+  FailAt("Append", 5, {.when = Fault::When::kBefore});
 
   const absl::Status status =
       session
-          ->Stream({.append_tokens = 10, .window = 1},
-                   From(document),
-                   [&](const AppendedPart&, const StreamTotals& totals) {
-                     if (totals.position == 40) {
-                       server.Truncate(session->id(), 20);
-                     }
-                   })
+          .Stream({.append_tokens = 10, .window = 1},
+                  From(document),
+                  [&](const AppendedPart&, const StreamTotals& totals) {
+                    if (totals.position == 40) {
+                      server_.Truncate(session.id(), 20);
+                    }
+                  })
           .status();
 
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
 }
 
-TEST(ExactlyOnceTest, TheWindowBoundsWhatIsUnanswered) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(ExactlyOnceTest, TheWindowBoundsWhatIsUnanswered) {
   const std::vector<uint32_t> document = Document(1000);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
+  Session session = Open();
   size_t read = 0;
   size_t most = 0;
   uint64_t answered = 0;
   const TokenSource source = From(document);
 
-  const auto totals = session->Stream(
+  const auto totals = session.Stream(
       {.append_tokens = 10, .window = 3},
       [&](std::span<uint32_t> room) {
         auto got = source(room);
@@ -300,108 +277,84 @@ TEST(ExactlyOnceTest, TheWindowBoundsWhatIsUnanswered) {
 
   ASSERT_TRUE(totals.ok()) << totals.status();
   EXPECT_EQ(most, 30u) << "three appends of ten";
-  EXPECT_EQ(server.streams(), 1);
+  EXPECT_EQ(server_.streams(), 1);
 }
 
-TEST(ExactlyOnceTest, ShortReadsAndNoneYetAndAnEmptySource) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(ExactlyOnceTest, ShortReadsAndNoneYetAndAnEmptySource) {
   const std::vector<uint32_t> document = Document(23);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
+  Session session = Open();
   const TokenSource seven = From(document, 7);
   bool none = false;
-  const auto ignore = [](const AppendedPart&, const StreamTotals&) {};
 
-  const auto totals = session->Stream(
+  const auto totals = session.Stream(
       {.append_tokens = 10},
       [&](std::span<uint32_t> room) -> absl::StatusOr<TokenRead> {
         none = !none;
         return none ? TokenRead() : seven(room);
       },
-      ignore);
+      Ignore);
   ASSERT_TRUE(totals.ok()) << totals.status();
-  EXPECT_EQ(server.log(session->id()), document);
+  EXPECT_EQ(server_.log(session.id()), document);
 
-  const auto empty = session->Stream(
-      {}, [](std::span<uint32_t>) { return TokenRead{.end = true}; }, ignore);
+  const auto empty = session.Stream(
+      {}, [](std::span<uint32_t>) { return TokenRead{.end = true}; }, Ignore);
   ASSERT_TRUE(empty.ok());
   EXPECT_EQ(empty->position, document.size());
-  EXPECT_EQ(server.streams(), 1) << "nothing to send opens no stream";
+  EXPECT_EQ(server_.streams(), 1) << "nothing to send opens no stream";
 }
 
-TEST(ExactlyOnceTest, AFailingSourceEndsTheStreamWithItsError) {
-  FakeServer server;
-  Client client(Options(server));
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
+TEST_F(ExactlyOnceTest, AFailingSourceEndsTheStreamWithItsError) {
+  Session session = Open();
 
   const absl::Status status =
       session
-          ->Stream(
+          .Stream(
               {},
               [](std::span<uint32_t>) -> absl::StatusOr<TokenRead> {
                 return absl::UnavailableError("the disk");
               },
-              [](const AppendedPart&, const StreamTotals&) {})
+              Ignore)
           .status();
 
   EXPECT_EQ(status.message(), "the disk");
 }
 
-TEST(ExactlyOnceTest, AGenerationCutAtEveryTokenOnBothSides) {
-  FakeServer server;
-  Client client(Options(server));
-  for (const Side& side : kSides) {
-    for (int failing = 1; failing <= 12; ++failing) {
-      SCOPED_TRACE(std::string(side.name) + " " + std::to_string(failing));
-      auto session = Session::Open(client, OpenFake());
-      ASSERT_TRUE(session.ok());
-      ASSERT_TRUE(session->AppendText("abc").ok());
-      server.set_plan([&](std::string_view call, int nth) {
-        return call == "Generate" && nth == failing ? Fault{.when = side.when}
-                                                    : Fault();
-      });
-      v1::GenerateRequest request;
-      request.set_max_tokens(12);
-      std::vector<uint32_t> tokens;
-      const auto end =
-          session->Generate(request, [&](const v1::GenerateReply& reply) {
-            tokens.insert(
-                tokens.end(), reply.tokens().begin(), reply.tokens().end());
-          });
-      ASSERT_TRUE(end.ok()) << end.status();
-      std::vector<uint32_t> expected;
-      for (uint64_t at = 3; at < 15; ++at) {
-        expected.push_back(FakeServer::GeneratedAt(at));
-      }
-      EXPECT_EQ(tokens, expected);
-      EXPECT_EQ(end->begin, 3u);
-      EXPECT_EQ(end->position, 15u);
-      EXPECT_EQ(session->position(), 15u);
-      EXPECT_EQ(end->finish_reason, v1::FINISH_REASON_LENGTH);
-      EXPECT_EQ(end->resumes, 1);
-      EXPECT_EQ(server.log(session->id()).size(), 15u);
-    }
+TEST_F(ExactlyOnceTest, AGenerationCutAtEveryTokenOnBothSides) {
+  std::vector<uint32_t> expected;
+  for (uint64_t at = 3; at < 15; ++at) {
+    expected.push_back(FakeServer::GeneratedAt(at));
   }
+  v1::GenerateRequest request;
+  request.set_max_tokens(12);
+  WithEachFailure("Generate", 12, [&] {
+    Session session = Open();
+    ASSERT_TRUE(session.AppendText("abc").ok());
+    std::vector<uint32_t> tokens;
+    const auto end =
+        session.Generate(request, [&](const v1::GenerateReply& reply) {
+          tokens.insert(
+              tokens.end(), reply.tokens().begin(), reply.tokens().end());
+        });
+    ASSERT_TRUE(end.ok()) << end.status();
+    EXPECT_EQ(tokens, expected);
+    EXPECT_EQ(end->begin, 3u);
+    EXPECT_EQ(end->position, 15u);
+    EXPECT_EQ(session.position(), 15u);
+    EXPECT_EQ(end->finish_reason, v1::FINISH_REASON_LENGTH);
+    EXPECT_EQ(end->resumes, 1);
+    EXPECT_EQ(server_.log(session.id()).size(), 15u);
+  });
 }
 
-TEST(ExactlyOnceTest, AHangingGenerationIsResumed) {
-  FakeServer server;
-  ClientOptions options = Options(server);
-  options.call_deadline = absl::Milliseconds(200);
-  Client client(options);
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
-  server.set_plan([](std::string_view call, int nth) {
-    return call == "Generate" && nth == 4 ? Fault{.when = Fault::When::kHang}
-                                          : Fault();
-  });
+TEST_F(ExactlyOnceTest, AHangingGenerationIsResumed) {
+  options_.call_deadline = absl::Milliseconds(200);
+  Session session = Open();
+  FailAt("Generate", 4, {.when = Fault::When::kHang});
   v1::GenerateRequest request;
   request.set_max_tokens(8);
   int tokens = 0;
 
-  const auto end = session->Generate(
+  const auto end = session.Generate(
       request, [&](const v1::GenerateReply& r) { tokens += r.tokens_size(); });
 
   ASSERT_TRUE(end.ok()) << end.status();
@@ -409,68 +362,57 @@ TEST(ExactlyOnceTest, AHangingGenerationIsResumed) {
   EXPECT_EQ(end->resumes, 1);
 }
 
-TEST(ExactlyOnceTest, AGenerationOfNoTokensAndAnUnknownSession) {
-  FakeServer server;
-  Client client(Options(server));
-  auto session = Session::Open(client, OpenFake());
-  ASSERT_TRUE(session.ok());
+TEST_F(ExactlyOnceTest, AGenerationOfNoTokensAndAnUnknownSession) {
+  Session session = Open();
   const auto ignore = [](const v1::GenerateReply&) {};
 
-  const auto end = session->Generate(v1::GenerateRequest(), ignore);
+  const auto end = session.Generate(v1::GenerateRequest(), ignore);
   ASSERT_TRUE(end.ok()) << end.status();
   EXPECT_EQ(end->position, 0u);
 
   v1::GenerateRequest request;
   request.set_session_id("nobody");
-  EXPECT_EQ(ReasonOf(Generate(client, request, ignore).status()),
+  EXPECT_EQ(ReasonOf(Generate(client(), request, ignore).status()),
             "SESSION_NOT_FOUND");
 }
 
-TEST(SessionTest, ClosesWhenItGoesUnlessDetachedOrMoved) {
-  FakeServer server;
-  Client client(Options(server));
+TEST_F(SessionTest, ClosesWhenItGoesUnlessDetachedOrMoved) {
   std::string closed;
   std::string detached;
   std::string forked;
   {
-    auto session = Session::Open(client, OpenFake());
-    ASSERT_TRUE(session.ok());
-    closed = session->id();
-    Session moved = *std::move(session);
+    Session session = Open();
+    closed = session.id();
+    Session moved = std::move(session);
     EXPECT_EQ(moved.id(), closed);
     auto fork = moved.Fork();
     ASSERT_TRUE(fork.ok());
     forked = fork->id();
-    auto other = Session::Open(client, OpenFake());
-    ASSERT_TRUE(other.ok());
-    detached = other->id();
-    other->Detach();
-    EXPECT_TRUE(server.is_open(closed));
+    Session other = Open();
+    detached = other.id();
+    other.Detach();
+    EXPECT_TRUE(server_.is_open(closed));
   }
-  EXPECT_FALSE(server.is_open(closed));
-  EXPECT_FALSE(server.is_open(forked));
-  EXPECT_TRUE(server.is_open(detached));
+  EXPECT_FALSE(server_.is_open(closed));
+  EXPECT_FALSE(server_.is_open(forked));
+  EXPECT_TRUE(server_.is_open(detached));
   {
-    const auto attached = Session::Attach(client, detached);
+    const auto attached = Session::Attach(client(), detached);
     ASSERT_TRUE(attached.ok());
     EXPECT_EQ(attached->model(), "fake");
   }
-  EXPECT_TRUE(server.is_open(detached)) << "attaching does not own";
+  EXPECT_TRUE(server_.is_open(detached)) << "attaching does not own";
 }
 
-TEST(SessionTest, IsClosedEvenAfterAnInterrupt) {
-  FakeServer server;
-  ClientOptions options = Options(server);
-  options.cancellation = std::make_shared<Cancellation>();
-  Client client(options);
+TEST_F(SessionTest, IsClosedEvenAfterAnInterrupt) {
+  options_.cancellation = std::make_shared<Cancellation>();
   std::string id;
   {
-    auto session = Session::Open(client, OpenFake());
-    ASSERT_TRUE(session.ok());
-    id = session->id();
-    options.cancellation->Cancel();
+    Session session = Open();
+    id = session.id();
+    options_.cancellation->Cancel();
   }
-  EXPECT_FALSE(server.is_open(id));
+  EXPECT_FALSE(server_.is_open(id));
 }
 
 }  // namespace
