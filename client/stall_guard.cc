@@ -22,6 +22,11 @@ void StallGuard::Heard(bool armed) {
   due_ = armed ? absl::Now() + silence_max_ : absl::InfiniteFuture();
 }
 
+void StallGuard::Overheard() {
+  absl::MutexLock lock(&mutex_);
+  if (due_ != absl::InfiniteFuture()) due_ = absl::Now() + silence_max_;
+}
+
 bool StallGuard::stalled() const {
   absl::MutexLock lock(&mutex_);
   return stalled_;

@@ -27,6 +27,9 @@ class StallGuard {
 
   // Something was heard. `armed` is false while no answer is due.
   void Heard(bool armed = true);
+  // Something was heard while the call's thread is busy, with a write perhaps:
+  // the silence begins anew, if one is being watched. From any thread.
+  void Overheard();
   // Whether it cancelled the call.
   bool stalled() const;
 

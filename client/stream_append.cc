@@ -20,10 +20,12 @@ namespace {
 using Wire = grpc::ClientReaderWriter<v1::StreamRequest, v1::StreamReply>;
 
 // The reading half of a stream: a thread that reads and a queue, which the
-// window of unanswered appends bounds.
+// window of unanswered appends bounds. It tells the guard of each reply itself:
+// a write may wait for long while the server works and says so.
 class ReplyQueue {
  public:
-  explicit ReplyQueue(Wire* wire) : wire_(wire), thread_([this] { Read(); }) {}
+  ReplyQueue(Wire* wire, StallGuard* guard)
+      : wire_(wire), guard_(guard), thread_([this] { Read(); }) {}
   // The stream must have ended or been cancelled.
   ~ReplyQueue() { thread_.join(); }
   ReplyQueue(const ReplyQueue&) = delete;
@@ -58,6 +60,7 @@ class ReplyQueue {
   void Read() {
     v1::StreamReply reply;
     while (wire_->Read(&reply)) {
+      guard_->Overheard();
       absl::MutexLock lock(&mutex_);
       replies_.push_back(std::move(reply));
     }
@@ -66,6 +69,7 @@ class ReplyQueue {
   }
 
   Wire* const wire_;
+  StallGuard* const guard_;
   absl::Mutex mutex_;
   std::deque<v1::StreamReply> replies_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
@@ -119,6 +123,8 @@ class Appender {
     }
     source_ended_ = read->end;
     if (read->tokens == 0) return absl::OkStatus();
+    // While nothing was due, no time was lost to failures.
+    if (unanswered_.empty()) backoff_.Reset(absl::Now());
     Item item{.start = end_,
               .tokens = {room_.begin(), room_.begin() + read->tokens}};
     end_ = item.end();
@@ -144,7 +150,7 @@ class Appender {
     const std::unique_ptr<Wire> wire = client_.sessions().Stream(&context);
     absl::Status status;
     {
-      ReplyQueue replies(wire.get());
+      ReplyQueue replies(wire.get(), &guard);
       status = Pump(*wire, replies, guard);
       guard.Heard();
       if (status.ok() && !replies.ended()) {
@@ -207,6 +213,7 @@ class Appender {
   bool Send(Wire& wire, const Item& item) {
     v1::StreamRequest request;
     request.set_item_id(item.start);
+    request.set_want_progress(true);
     v1::AppendRequest* append = request.mutable_append();
     append->set_session_id(session_id_);
     append->set_expected_position(item.start);
@@ -223,6 +230,7 @@ class Appender {
       return FromItem(reply.error());
     }
     guard.Heard();
+    NoteApplied(reply.progress().applied_position());
     if (reply.event_case() != v1::StreamReply::kAppend) return absl::OkStatus();
     if (unanswered_.empty() || reply.item_id() != unanswered_.front().start) {
       return absl::InternalError("an answer came out of order");
@@ -247,12 +255,20 @@ class Appender {
       ++totals_.scored_tokens;
       totals_.sum_log_prob += score;
     }
-    backoff_.Reset(absl::Now());
+    NoteApplied(totals_.position);
     on_appended_({.start = item.start,
                   .tokens = item.tokens.size(),
                   .scores = {reply.scores().data(),
                              static_cast<size_t>(reply.scores_size())}},
                  totals_);
+  }
+
+  // The state reaches so far. A server that gets on is not failing, however
+  // long an append takes.
+  void NoteApplied(uint64_t position) {
+    if (position <= applied_) return;
+    applied_ = position;
+    backoff_.Reset(absl::Now());
   }
 
   // After a stream broke with `status`: waits, and finds where to go on.
@@ -272,6 +288,8 @@ class Appender {
                                  std::to_string(totals_.position) +
                                  " tokens had been answered");
     }
+    // An append that is sent again gets no progress while it waits.
+    NoteApplied(session.applied_position());
     // Applied, and the answer was lost. Where scores are wanted it is sent
     // again for them; else there is nothing more to learn.
     while (!options_.want_scores && !unanswered_.empty() &&
@@ -290,6 +308,7 @@ class Appender {
   std::vector<uint32_t> room_;
   std::deque<Item> unanswered_;  // in order of their positions
   uint64_t end_;                 // of the last item that was read
+  uint64_t applied_ = 0;         // the furthest that is known of
   // Whether the last answer on this stream was about new tokens. Before that
   // appends go one by one: if one that lies in the log conflicts with it, the
   // next one could begin just at the log's end, and be applied.

@@ -236,6 +236,58 @@ TEST_F(ExactlyOnceTest, AHangingStreamIsOpenedAgain) {
   EXPECT_EQ(totals.resumes, 1);
 }
 
+TEST_F(ExactlyOnceTest, AnAppendThatGetsOnIsNotSilentHoweverLongItTakes) {
+  options_.call_deadline = absl::Milliseconds(200);
+  Session session = Open();
+  FailAt("Append",
+         2,
+         {.when = Fault::When::kSlow, .slow = absl::Milliseconds(800)});
+
+  // So much that a write waits too while the server does not read.
+  const StreamTotals totals = MustStream(
+      session, Document(5'000'000), {.append_tokens = 65'536, .window = 80});
+
+  EXPECT_EQ(totals.resumes, 0);
+}
+
+TEST_F(ExactlyOnceTest, AnAppendSentAgainWaitsAsLongAsTheServerGetsOn) {
+  options_.call_deadline = absl::Milliseconds(50);
+  options_.retry.attempts_max = 3;
+  Session session = Open();
+  server_.set_plan([&](std::string_view call, int nth) {
+    if (call != "Append" || nth > 6) return Fault();
+    return Fault{.when = Fault::When::kHang};
+  });
+  // Not yet applied, and one token less so whenever the session is read.
+  server_.Delay(session.id(), 9);
+
+  const StreamTotals totals = MustStream(session, Document(20), {});
+
+  EXPECT_GE(totals.resumes, 6);
+}
+
+TEST_F(ExactlyOnceTest, ASilentSourceUsesUpNoTimeForTries) {
+  options_.retry.time_max = absl::Milliseconds(300);
+  const std::vector<uint32_t> document = Document(40);
+  Session session = Open();
+  FailAt("Append", 2, {.when = Fault::When::kBefore});
+  const TokenSource ten = From(document, 10);
+  absl::Time open = absl::InfinitePast();
+
+  const auto totals = session.Stream(
+      {},
+      [&](std::span<uint32_t> room) -> absl::StatusOr<TokenRead> {
+        return absl::Now() < open ? TokenRead() : ten(room);
+      },
+      [&](const AppendedPart&, const StreamTotals&) {
+        open = absl::Now() + 2 * options_.retry.time_max;
+      });
+
+  ASSERT_TRUE(totals.ok()) << totals.status();
+  EXPECT_EQ(totals->resumes, 1);
+  EXPECT_EQ(server_.log(session.id()), document);
+}
+
 TEST_F(ExactlyOnceTest, ASessionThatWentBackIsDataLossAndNotAGap) {
   const std::vector<uint32_t> document = Document(100);
   Session session = Open();

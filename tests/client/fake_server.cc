@@ -130,19 +130,28 @@ void FakeServer::Truncate(const std::string& session_id, size_t length) {
   logs_[session_id].scores.resize(length);
 }
 
+void FakeServer::Delay(const std::string& session_id, uint64_t tokens) {
+  absl::MutexLock lock(&mutex_);
+  logs_[session_id].waiting = tokens;
+}
+
 Fault FakeServer::NextFault(std::string_view call) {
   absl::MutexLock lock(&mutex_);
   const int nth = ++calls_[std::string(call)];
   return plan_ ? plan_(call, nth) : Fault();
 }
 
-void FakeServer::Hang(grpc::ServerContext* context) {
+void FakeServer::Hang(grpc::ServerContext* context,
+                      absl::Duration most,
+                      const std::function<void()>& each) {
+  const absl::Time end = absl::Now() + most;
   absl::Mutex never;
   absl::MutexLock lock(&never);
   bool false_for_ever = false;
-  while (!context->IsCancelled()) {
+  while (!context->IsCancelled() && absl::Now() < end) {
     never.AwaitWithTimeout(absl::Condition(&false_for_ever),
                            absl::Milliseconds(5));
+    each();
   }
 }
 
@@ -166,7 +175,7 @@ void FakeServer::Describe(const std::string& id,
                           v1::Session* session) {
   session->set_session_id(id);
   session->set_position(log.tokens.size());
-  session->set_applied_position(log.tokens.size());
+  session->set_applied_position(log.tokens.size() - log.waiting);
   session->set_model(model_.name());
   session->set_epoch(1);
   session->set_state_bytes(model_.state_bytes());
@@ -211,6 +220,7 @@ grpc::Status FakeServer::GetSession(grpc::ServerContext* context,
     const auto found = logs_.find(request->session_id());
     if (found == logs_.end()) return NotFound(request->session_id());
     Describe(found->first, found->second, reply);
+    if (found->second.waiting > 0) --found->second.waiting;
     return {};
   });
 }
@@ -322,7 +332,17 @@ grpc::Status FakeServer::Stream(
       if (status.code() != 0) *reply.mutable_error() = status;
     }
     if (fault.when == Fault::When::kHang) Hang(context);
-    if (fault.when != Fault::When::kNever) return fault.status;
+    if (fault.when == Fault::When::kSlow) {
+      Hang(context, fault.slow, [&] {
+        v1::StreamReply progress;
+        progress.set_item_id(request.item_id());
+        progress.mutable_progress();
+        if (request.want_progress()) stream->Write(progress);
+      });
+    }
+    if (fault.when == Fault::When::kHang || fault.when == Fault::When::kAfter) {
+      return fault.status;
+    }
     stream->Write(reply);
   }
   return grpc::Status::OK;

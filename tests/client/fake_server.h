@@ -29,8 +29,11 @@ namespace weir::client {
 
 // What happens to a call instead of its answer.
 struct Fault {
-  enum class When { kNever, kBefore, kAfter, kHang };
+  // kSlow, in a Stream: answered only after `slow`; until then nothing is read,
+  // and progress is sent now and then if it was asked for.
+  enum class When { kNever, kBefore, kAfter, kHang, kSlow };
   When when = When::kNever;
+  absl::Duration slow = absl::ZeroDuration();
   grpc::Status status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "cut");
 };
 // Asked for each call: its name ("Append" for each append, in a Stream too,
@@ -64,6 +67,10 @@ class FakeServer final : public v1::Sessions::Service,
   // Drops the last tokens of a session, as a crash of the server might.
   void Truncate(const std::string& session_id, size_t length);
 
+  // From now on so many tokens wait for their steps, and one fewer each time
+  // the session is read.
+  void Delay(const std::string& session_id, uint64_t tokens);
+
   // The score and the generated token at a position.
   static float ScoreAt(uint64_t position, uint32_t token);
   static uint32_t GeneratedAt(uint64_t position);
@@ -77,6 +84,7 @@ class FakeServer final : public v1::Sessions::Service,
     v1::OpenSessionRequest opened;
     std::vector<uint32_t> tokens;
     std::vector<float> scores;
+    uint64_t waiting = 0;  // accepted, not applied
     double sum_log_prob = 0;
     uint64_t scored_tokens = 0;
     std::map<std::string, Generation> generations;
@@ -118,7 +126,10 @@ class FakeServer final : public v1::Sessions::Service,
                        grpc::ServerContext* context,
                        const std::function<google::rpc::Status()>& apply);
   Fault NextFault(std::string_view call);
-  void Hang(grpc::ServerContext* context);
+  void Hang(
+      grpc::ServerContext* context,
+      absl::Duration most = absl::InfiniteDuration(),
+      const std::function<void()>& each = [] {});
   google::rpc::Status Apply(const v1::AppendRequest& request,
                             v1::AppendReply* reply)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
