@@ -87,9 +87,8 @@ absl::Status Client::Call(Repeat repeat,
   while (true) {
     if (cancellation().cancelled()) return absl::CancelledError("interrupted");
     grpc::ClientContext context;
-    const absl::Time deadline =
-        std::min(absl::Now() + options_.call_deadline, backoff.end());
-    context.set_deadline(absl::ToChronoTime(deadline));
+    context.set_deadline(absl::ToChronoTime(DeadlineOfTry(
+        repeat, absl::Now(), options_.call_deadline, backoff.end())));
     AddSessionHint(session_id, &context);
     absl::Status status;
     {

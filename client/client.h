@@ -30,8 +30,9 @@ struct ClientOptions {
   std::string target = "127.0.0.1:7070";
   // HOST:PORT of the server's Admin service; empty: GetServerInfo is refused.
   std::string admin_target;
-  // One try of a unary call; and how long a stream may be silent while an
-  // answer is due. A call with all its tries ends after retry.time_max.
+  // One try of a unary call, but for appends, whose tries get all the time
+  // left; and how long a stream may be silent while an answer is due. A call
+  // with all its tries ends after retry.time_max.
   absl::Duration call_deadline = absl::Seconds(15);
   RetryPolicy retry;
   // Ends everything this client does; null: the client makes its own.

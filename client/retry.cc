@@ -14,7 +14,16 @@ bool MayRetry(const absl::Status& status, Repeat repeat) {
     return true;
   }
   return repeat == Repeat::kByPosition &&
-         (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status));
+         (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status)) &&
+         ReasonOf(status) != "DEADLINE_IN_QUEUE";
+}
+
+absl::Time DeadlineOfTry(Repeat repeat,
+                         absl::Time now,
+                         absl::Duration call_deadline,
+                         absl::Time end) {
+  return repeat == Repeat::kByPosition ? end
+                                       : std::min(now + call_deadline, end);
 }
 
 Backoff::Backoff(const RetryPolicy& policy, absl::Time now)

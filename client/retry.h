@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When a call is tried again, and after how long. Sending again is safe where
-// the position, an id or the nature of the call makes the second time a no-op;
-// Repeat says which of these a call is.
+// How long a try lasts, when a call is tried again, and after how long. Sending
+// again is safe where the position, an id or the nature of the call makes the
+// second time a no-op; Repeat says which of these a call is.
 //
 // Threads: a Backoff belongs to one call; the rest is constant.
 #pragma once
@@ -23,7 +23,9 @@ enum class Repeat {
   // helps.
   kSafe,
   // The position makes it exactly-once: appends, generations. Tried again also
-  // where nobody knows whether it was applied.
+  // where nobody knows whether it was applied, but not if the server says that
+  // the time does not suffice. The server takes it or refuses it by its
+  // deadline, so a try gets all the time there is.
   kByPosition,
 };
 
@@ -39,6 +41,13 @@ struct RetryPolicy {
 // Whether trying again can help and cannot harm. A CANCELLED that the caller
 // asked for is the caller's to recognise.
 bool MayRetry(const absl::Status& status, Repeat repeat);
+
+// When a try that begins now ends: after `call_deadline`, or, where the server
+// judges the call by its deadline, at `end`, that of all tries.
+absl::Time DeadlineOfTry(Repeat repeat,
+                         absl::Time now,
+                         absl::Duration call_deadline,
+                         absl::Time end);
 
 // The tries of one call.
 class Backoff {

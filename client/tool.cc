@@ -34,6 +34,7 @@ std::string_view HintFor(std::string_view reason) {
       {"STATE_POOL_EXHAUSTED",
        "every slot is taken: weir session close frees one"},
       {"QUEUE_FULL", "the server is busy: try again later"},
+      {"DEADLINE_IN_QUEUE", "--timeout allows it more time"},
       {"SERVER_DRAINING", "the server is stopping: try again later"},
       {"BAD_ID", "ids are 1 to 128 of a-z 0-9 . _ -"},
       {"TEXT_UNSUPPORTED", "this model takes token ids only"},

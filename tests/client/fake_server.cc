@@ -167,6 +167,7 @@ grpc::Status FakeServer::Planned(
     status = ToGrpc(apply());
   }
   if (fault.when == Fault::When::kHang) Hang(context);
+  if (fault.when == Fault::When::kSlow) Hang(context, fault.slow);
   return fault.when == Fault::When::kAfter ? fault.status : status;
 }
 

@@ -29,7 +29,7 @@ namespace weir::client {
 
 // What happens to a call instead of its answer.
 struct Fault {
-  // kSlow, in a Stream: answered only after `slow`; until then nothing is read,
+  // kSlow: answered only after `slow`; in a Stream nothing is read until then,
   // and progress is sent now and then if it was asked for.
   enum class When { kNever, kBefore, kAfter, kHang, kSlow };
   When when = When::kNever;

@@ -33,6 +33,22 @@ Fault Before(grpc::Status status) {
   return {.when = Fault::When::kBefore, .status = std::move(status)};
 }
 
+void OpenS(Client& client) {
+  v1::OpenSessionRequest open;
+  open.set_model("fake");
+  open.set_session_id("s");
+  ASSERT_TRUE(client.OpenSession(open).ok());
+}
+
+// The first append of session s.
+v1::AppendRequest AppendOf(uint32_t token) {
+  v1::AppendRequest append;
+  append.set_session_id("s");
+  append.set_expected_position(0);
+  append.add_tokens(token);
+  return append;
+}
+
 absl::Status WithCode(absl::StatusCode code) {
   return absl::Status(code, "message");
 }
@@ -147,10 +163,7 @@ TEST(RetryTest, OpenIsTriedAgainOnlyWithAnId) {
 TEST(RetryTest, ReadsAndClosesAndForksSurviveALostReply) {
   FakeServer server;
   Client client(Options(server));
-  v1::OpenSessionRequest open;
-  open.set_model("fake");
-  open.set_session_id("s");
-  ASSERT_TRUE(client.OpenSession(open).ok());
+  OpenS(client);
   const Fault after{.when = Fault::When::kAfter};
   const auto only = [&](std::string name) {
     server.set_plan(FirstFails(std::move(name), after));
@@ -179,41 +192,55 @@ TEST(RetryTest, ReadsAndClosesAndForksSurviveALostReply) {
 TEST(RetryTest, ADeadlineEndsAReadAndNotAnAppend) {
   FakeServer server;
   Client client(Options(server));
-  v1::OpenSessionRequest open;
-  open.set_model("fake");
-  open.set_session_id("s");
-  ASSERT_TRUE(client.OpenSession(open).ok());
+  OpenS(client);
   const grpc::Status late(grpc::StatusCode::DEADLINE_EXCEEDED, "late");
 
   server.set_plan(FirstFails("GetSession", Before(late)));
   EXPECT_TRUE(absl::IsDeadlineExceeded(client.GetSession("s").status()));
   server.set_plan(FirstFails("Append", Before(late)));
-  v1::AppendRequest append;
-  append.set_session_id("s");
-  append.set_expected_position(0);
-  append.add_tokens(7);
-  EXPECT_TRUE(client.Append(append).ok());
+  EXPECT_TRUE(client.Append(AppendOf(7)).ok());
 }
 
-TEST(RetryTest, AHangingAppendIsSentAgainAfterItsDeadline) {
+TEST(RetryTest, ATryOfAnAppendGetsAllTheTimeLeft) {
   FakeServer server;
   ClientOptions options = Options(server);
-  options.call_deadline = absl::Milliseconds(150);
+  options.call_deadline = absl::Milliseconds(50);
   Client client(options);
-  auto session = Session::Open(client, [] {
-    v1::OpenSessionRequest open;
-    open.set_model("fake");
-    return open;
-  }());
-  ASSERT_TRUE(session.ok());
-  server.set_plan(FirstFails("Append", {.when = Fault::When::kHang}));
+  OpenS(client);
+  server.set_plan(FirstFails(
+      "Append", {.when = Fault::When::kSlow, .slow = absl::Milliseconds(300)}));
 
-  const uint32_t tokens[] = {1, 2, 3};
-  const auto reply = session->Append(tokens);
+  const auto reply = client.Append(AppendOf(7));
 
   ASSERT_TRUE(reply.ok()) << reply.status();
-  EXPECT_TRUE(reply->duplicate());
-  EXPECT_EQ(server.log(session->id()), (std::vector<uint32_t>{1, 2, 3}));
+  EXPECT_FALSE(reply->duplicate());
+  EXPECT_EQ(server.calls("Append"), 1);
+}
+
+TEST(RetryTest, AnAppendThatHangsEndsWithItsTime) {
+  FakeServer server;
+  ClientOptions options = Options(server);
+  options.retry.time_max = absl::Milliseconds(100);
+  Client client(options);
+  OpenS(client);
+  server.set_plan(FirstFails("Append", {.when = Fault::When::kHang}));
+
+  EXPECT_TRUE(absl::IsDeadlineExceeded(client.Append(AppendOf(7)).status()));
+}
+
+TEST(RetryTest, AnAppendRefusedByItsDeadlineIsNotSentAgain) {
+  FakeServer server;
+  Client client(Options(server));
+  OpenS(client);
+  server.set_plan(
+      FirstFails("Append",
+                 Before(ToGrpc(Refusal(grpc::StatusCode::DEADLINE_EXCEEDED,
+                                       "DEADLINE_IN_QUEUE")))));
+
+  const absl::Status status = client.Append(AppendOf(7)).status();
+
+  EXPECT_EQ(ReasonOf(status), "DEADLINE_IN_QUEUE");
+  EXPECT_EQ(server.calls("Append"), 1);
 }
 
 TEST(RetryTest, TriesAreBoundedAndTheLastErrorIsReturned) {

@@ -428,6 +428,17 @@ TEST_F(ToolTest, ErrorsAreOneLineWithReasonAndHint) {
   EXPECT_EQ(error["metadata"]["sessionId"], "nobody");
 }
 
+TEST_F(ToolTest, ARefusalByTheDeadlineNamesTheFlag) {
+  server_.set_plan([](std::string_view call, int) {
+    if (call != "Append") return Fault();
+    return Fault{.when = Fault::When::kBefore,
+                 .status = ToGrpc(Refusal(grpc::StatusCode::DEADLINE_EXCEEDED,
+                                          "DEADLINE_IN_QUEUE"))};
+  });
+  EXPECT_THAT(Run({"generate", "--prompt", "abc"}).err,
+              HasSubstr("[DEADLINE_IN_QUEUE]; --timeout "));
+}
+
 TEST_F(ToolTest, UsageErrorsAreTwoAndHelpAndVersionAreNone) {
   for (const std::vector<std::string>& arguments :
        std::vector<std::vector<std::string>>{{},
