@@ -169,7 +169,7 @@ absl::StatusOr<v1::CloseSessionReply> Client::CloseSession(
 absl::StatusOr<v1::AppendReply> Client::Append(
     const v1::AppendRequest& request) {
   v1::AppendReply reply;
-  WEIR_RETURN_IF_ERROR(Call(Repeat::kByPosition,
+  WEIR_RETURN_IF_ERROR(Call(Repeat::kExactlyOnce,
                             request.session_id(),
                             [&](grpc::ClientContext* context) {
                               return sessions_->Append(
@@ -181,10 +181,11 @@ absl::StatusOr<v1::AppendReply> Client::Append(
 absl::StatusOr<v1::ForkReply> Client::Fork(v1::ForkRequest request) {
   if (request.request_id().empty()) request.set_request_id(NewId());
   v1::ForkReply reply;
-  WEIR_RETURN_IF_ERROR(Call(
-      Repeat::kSafe, request.session_id(), [&](grpc::ClientContext* context) {
-        return sessions_->Fork(context, request, &reply);
-      }));
+  WEIR_RETURN_IF_ERROR(Call(Repeat::kExactlyOnce,
+                            request.session_id(),
+                            [&](grpc::ClientContext* context) {
+                              return sessions_->Fork(context, request, &reply);
+                            }));
   return reply;
 }
 

@@ -30,9 +30,9 @@ struct ClientOptions {
   std::string target = "127.0.0.1:7070";
   // HOST:PORT of the server's Admin service; empty: GetServerInfo is refused.
   std::string admin_target;
-  // One try of a unary call, but for appends, whose tries get all the time
-  // left; and how long a stream may be silent while an answer is due. A call
-  // with all its tries ends after retry.time_max.
+  // One try of a unary call, but for appends and forks, whose tries get all the
+  // time left; and how long a stream may be silent while an answer is due. A
+  // call with all its tries ends after retry.time_max.
   absl::Duration call_deadline = absl::Seconds(15);
   RetryPolicy retry;
   // Ends everything this client does; null: the client makes its own.
@@ -60,7 +60,8 @@ class Client {
   absl::StatusOr<v1::CloseSessionReply> CloseSession(
       std::string_view session_id);
   absl::StatusOr<v1::AppendReply> Append(const v1::AppendRequest& request);
-  // An empty request_id is filled in, so that it can be sent again.
+  // An empty request_id is filled in, so that it can be sent again: what comes
+  // again waits for a copy that is being rebuilt.
   absl::StatusOr<v1::ForkReply> Fork(v1::ForkRequest request);
   absl::StatusOr<v1::Model> GetModel(std::string_view name);
   // All pages.

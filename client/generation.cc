@@ -28,7 +28,7 @@ class Generator {
       absl::Status status = Try();
       if (status.ok()) return end_;
       if (client_.cancellation().cancelled() ||
-          !MayRetry(status, Repeat::kByPosition)) {
+          !MayRetry(status, Repeat::kExactlyOnce)) {
         return status;
       }
       const absl::Duration wait = backoff_.Next(status, absl::Now());

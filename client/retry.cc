@@ -13,7 +13,7 @@ bool MayRetry(const absl::Status& status, Repeat repeat) {
   if (absl::IsUnavailable(status) || RetryDelayOf(status).has_value()) {
     return true;
   }
-  return repeat == Repeat::kByPosition &&
+  return repeat == Repeat::kExactlyOnce &&
          (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status)) &&
          ReasonOf(status) != "DEADLINE_IN_QUEUE";
 }
@@ -22,8 +22,8 @@ absl::Time DeadlineOfTry(Repeat repeat,
                          absl::Time now,
                          absl::Duration call_deadline,
                          absl::Time end) {
-  return repeat == Repeat::kByPosition ? end
-                                       : std::min(now + call_deadline, end);
+  return repeat == Repeat::kExactlyOnce ? end
+                                        : std::min(now + call_deadline, end);
 }
 
 Backoff::Backoff(const RetryPolicy& policy, absl::Time now)

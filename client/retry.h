@@ -18,15 +18,15 @@ namespace weir::client {
 enum class Repeat {
   // It may take effect twice: OpenSession without an id.
   kNever,
-  // Sent twice it does the same: reads, opening and closing by id, forks by
-  // request id. Tried again where the server is away or says that waiting
-  // helps.
+  // Sent twice it does the same: reads, opening and closing by id. Tried again
+  // where the server is away or says that waiting helps.
   kSafe,
-  // The position makes it exactly-once: appends, generations. Tried again also
-  // where nobody knows whether it was applied, but not if the server says that
-  // the time does not suffice. The server takes it or refuses it by its
-  // deadline, so a try gets all the time there is.
-  kByPosition,
+  // The position or a request id makes it exactly-once: appends, generations,
+  // forks. Tried again also where nobody knows whether it was applied, but not
+  // if the server says that the time does not suffice. The server takes it or
+  // refuses it by its deadline, and may work for long: a try gets all the time
+  // there is.
+  kExactlyOnce,
 };
 
 struct RetryPolicy {

@@ -132,7 +132,8 @@ absl::StatusOr<GenerationEnd> Session::Generate(
 absl::StatusOr<Session> Session::Fork(std::string_view new_session_id) {
   v1::ForkRequest request;
   request.set_session_id(id_);
-  request.set_new_session_id(std::string(new_session_id));
+  request.set_new_session_id(
+      new_session_id.empty() ? NewId() : std::string(new_session_id));
   request.set_position(position_);
   WEIR_ASSIGN_OR_RETURN(const v1::ForkReply reply,
                         client_->Fork(std::move(request)));

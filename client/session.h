@@ -63,7 +63,7 @@ class Session {
   // See client/generation.h; session and position are filled in.
   absl::StatusOr<GenerationEnd> Generate(v1::GenerateRequest request,
                                          const OnGenerated& on_generated);
-  // A copy at the current position; an empty id is issued by the server.
+  // A copy at the current position; an empty id is filled in here.
   absl::StatusOr<Session> Fork(std::string_view new_session_id = {});
 
   // Takes the server's position again, after a call whose end is not known:

@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "client/client.h"
 #include "client/curve.h"
+#include "client/errors.h"
 #include "client/format.h"
 #include "client/tool.h"
 
@@ -117,22 +118,34 @@ struct ForkFlags {
   std::optional<uint64_t> seed;
 };
 
+// After this nobody knows whether the server did what it was asked.
+bool IsUnanswered(const absl::Status& status) {
+  return ReasonOf(status).empty() &&
+         (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status));
+}
+
 absl::Status RunFork(Tool& tool, const ForkFlags& flags) {
   WEIR_ASSIGN_OR_RETURN(Client * client, tool.Connect());
   v1::ForkRequest request;
   request.set_session_id(flags.id);
-  request.set_new_session_id(flags.new_id);
+  // Issued here: a copy whose id was lost on the way would hold its slot.
+  request.set_new_session_id(flags.new_id.empty() ? NewId() : flags.new_id);
   if (flags.position.has_value()) request.set_position(*flags.position);
   if (flags.seed.has_value()) request.set_seed(*flags.seed);
-  WEIR_ASSIGN_OR_RETURN(const v1::ForkReply reply, client->Fork(request));
+  const absl::StatusOr<v1::ForkReply> reply = client->Fork(request);
+  if (IsUnanswered(reply.status())) {
+    tool.out().Note("the server may go on with it: weir session show " +
+                    request.new_session_id() + "\n");
+  }
+  WEIR_RETURN_IF_ERROR(reply.status());
   if (tool.json()) {
-    tool.out().Json({{"session_id", reply.session_id()},
+    tool.out().Json({{"session_id", reply->session_id()},
                      {"forked_from", flags.id},
-                     {"position", reply.position()}});
+                     {"position", reply->position()}});
   } else {
-    tool.out().Write("session " + reply.session_id() + " is a copy of " +
+    tool.out().Write("session " + reply->session_id() + " is a copy of " +
                      flags.id + " at position " +
-                     FormatCount(reply.position()) + "\n");
+                     FormatCount(reply->position()) + "\n");
   }
   return absl::OkStatus();
 }

@@ -273,7 +273,8 @@ class Appender {
 
   // After a stream broke with `status`: waits, and finds where to go on.
   absl::Status PrepareResume(const absl::Status& status) {
-    if (source_failed_ || !MayRetry(status, Repeat::kByPosition)) return status;
+    if (source_failed_ || !MayRetry(status, Repeat::kExactlyOnce))
+      return status;
     const absl::Duration wait = backoff_.Next(status, absl::Now());
     if (wait == absl::InfiniteDuration()) return status;
     if (!client_.cancellation().WaitFor(wait)) {

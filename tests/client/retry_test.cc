@@ -79,7 +79,7 @@ TEST(RetryTest, MatrixOfCodesAndKindsOfCall) {
     SCOPED_TRACE(static_cast<int>(row.code));
     EXPECT_FALSE(MayRetry(WithCode(row.code), Repeat::kNever));
     EXPECT_EQ(MayRetry(WithCode(row.code), Repeat::kSafe), row.safe);
-    EXPECT_EQ(MayRetry(WithCode(row.code), Repeat::kByPosition),
+    EXPECT_EQ(MayRetry(WithCode(row.code), Repeat::kExactlyOnce),
               row.by_position);
   }
 }
@@ -94,9 +94,9 @@ TEST(RetryTest, ARefusalWithRetryInfoMayBeTriedAgainAndOneWithoutMayNot) {
       FromItem(Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL"));
 
   EXPECT_TRUE(MayRetry(with, Repeat::kSafe));
-  EXPECT_TRUE(MayRetry(with, Repeat::kByPosition));
+  EXPECT_TRUE(MayRetry(with, Repeat::kExactlyOnce));
   EXPECT_FALSE(MayRetry(with, Repeat::kNever));
-  EXPECT_FALSE(MayRetry(without, Repeat::kByPosition));
+  EXPECT_FALSE(MayRetry(without, Repeat::kExactlyOnce));
 }
 
 TEST(RetryTest, BackoffDoublesWithJitterUpToItsMaximum) {
@@ -215,6 +215,26 @@ TEST(RetryTest, ATryOfAnAppendGetsAllTheTimeLeft) {
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_FALSE(reply->duplicate());
   EXPECT_EQ(server.calls("Append"), 1);
+}
+
+TEST(RetryTest, AForkGetsAllTheTimeAndIsSentAgainIfNobodyKnowsOfIt) {
+  FakeServer server;
+  ClientOptions options = Options(server);
+  options.call_deadline = absl::Milliseconds(50);
+  Client client(options);
+  OpenS(client);
+  v1::ForkRequest fork;
+  fork.set_session_id("s");
+  for (const Fault& fault :
+       {Fault{.when = Fault::When::kSlow, .slow = absl::Milliseconds(300)},
+        Fault{.when = Fault::When::kAfter,
+        .status = {grpc::StatusCode::DEADLINE_EXCEEDED, "late"}}}) {
+    server.set_plan(FirstFails("Fork", fault));
+    const auto reply = client.Fork(fork);
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(reply->duplicate(), fault.when == Fault::When::kAfter);
+  }
+  EXPECT_EQ(client.ListSessions()->size(), 3u);
 }
 
 TEST(RetryTest, AnAppendThatHangsEndsWithItsTime) {

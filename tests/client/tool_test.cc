@@ -375,7 +375,7 @@ TEST_F(ToolTest, SessionCommandsAsTablesAndAsJson) {
       Json::parse(Run({"--json", "session", "fork", "a", "z"}).out);
   EXPECT_EQ(fork["session_id"], "z");
   EXPECT_EQ(fork["forked_from"], "a");
-  EXPECT_THAT(Run({"session", "fork", "a"}).out, HasSubstr("issued-"));
+  EXPECT_EQ(Run({"session", "fork", "a"}).code, kExitOk);
 
   EXPECT_EQ(Run({"session", "close", "a", "nobody"}).out,
             "session a closed at position 2,000\nsession nobody was not "
@@ -383,6 +383,24 @@ TEST_F(ToolTest, SessionCommandsAsTablesAndAsJson) {
   EXPECT_FALSE(server_.is_open("a"));
   EXPECT_EQ(Json::parse(Run({"--json", "session", "close", "b"}).out)["closed"],
             true);
+}
+
+TEST_F(ToolTest, AForkThatIsNotAnsweredInTimeHasANameAllTheSame) {
+  ASSERT_EQ(Run({"stream", "-", "--session", "a"}, "abc").code, kExitOk);
+  server_.set_plan([](std::string_view call, int) {
+    return call == "Fork" ? Fault{.when = Fault::When::kHang} : Fault();
+  });
+
+  const Result result = Run({"--timeout", "0.2", "session", "fork", "a"});
+
+  EXPECT_EQ(result.code, kExitFailed);
+  EXPECT_THAT(result.err, HasSubstr("--timeout sets the limit"));
+  server_.set_plan(nullptr);
+  std::istringstream ids(Run({"session", "ls", "--ids"}).out);
+  std::string copy;
+  ASSERT_TRUE(ids >> copy);
+  if (copy == "a") ids >> copy;
+  EXPECT_THAT(result.err, HasSubstr("weir session show " + copy + "\n"));
 }
 
 TEST_F(ToolTest, ModelsAsATableAndAsJson) {
