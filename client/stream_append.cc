@@ -291,12 +291,6 @@ class Appender {
     }
     // An append that is sent again gets no progress while it waits.
     NoteApplied(session.applied_position());
-    // Applied, and the answer was lost. Where scores are wanted it is sent
-    // again for them; else there is nothing more to learn.
-    while (!options_.want_scores && !unanswered_.empty() &&
-           unanswered_.front().end() <= session.position()) {
-      Answered(v1::AppendReply());
-    }
     return absl::OkStatus();
   }
 

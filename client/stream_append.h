@@ -3,9 +3,9 @@
 // Feeds a long run of tokens to a session as pipelined appends on one Stream.
 // At most `window` appends are unanswered, so the memory used does not depend
 // on the length. A broken stream is opened again: the session's position is
-// asked for, and what is unanswered is sent again; the position makes that
-// exactly-once, and a duplicate brings the scores that were lost. Nothing is
-// appended after a conflict.
+// asked for, and what is unanswered is sent again, accepted or not: the server
+// compares it, the position makes that exactly-once, and a duplicate brings the
+// scores that were lost. Nothing is appended after a conflict.
 //
 // Threads: runs on its caller's thread, both callbacks too; a second thread
 // reads the stream while it runs.

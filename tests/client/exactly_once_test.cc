@@ -101,11 +101,12 @@ class ExactlyOnceTest : public testing::Test {
 
   // Streams a document over what the session has read from position 0.
   absl::Status StreamOver(const Session& session,
-                          const std::vector<uint32_t>& document) {
+                          const std::vector<uint32_t>& document,
+                          bool want_scores = true) {
     return StreamAppend(client(),
                         session.id(),
                         0,
-                        {.append_tokens = 10},
+                        {.append_tokens = 10, .want_scores = want_scores},
                         From(document),
                         Ignore)
         .status();
@@ -222,6 +223,20 @@ TEST_F(ExactlyOnceTest, NothingIsAppendedAfterAConflictAtTheLogsVeryEnd) {
 
     EXPECT_EQ(ReasonOf(StreamOver(session, other)), "POSITION_CONFLICT");
     EXPECT_EQ(server_.log(session.id()), document);
+  }
+}
+
+TEST_F(ExactlyOnceTest, OthersTokensWhereMineWereCutOffAreAConflict) {
+  const std::vector<uint32_t> document = Document(100);
+  std::vector<uint32_t> other = document;
+  other[5] ^= 1;
+  for (const bool want_scores : {true, false}) {
+    Session session = Open();
+    ASSERT_TRUE(session.Append(document).ok());
+    FailAt("Append", 1, {.when = Fault::When::kBefore});
+
+    EXPECT_EQ(ReasonOf(StreamOver(session, other, want_scores)),
+              "POSITION_CONFLICT");
   }
 }
 
