@@ -14,8 +14,9 @@ absl::StatusOr<v1::Session> GetSettled(Client& client,
   uint64_t applied = 0;
   while (true) {
     WEIR_ASSIGN_OR_RETURN(v1::Session session, client.GetSession(session_id));
-    if (!session.generating() &&
-        session.applied_position() == session.position()) {
+    if (session.quarantined() ||
+        (!session.generating() &&
+         session.applied_position() == session.position())) {
       return session;
     }
     if (session.applied_position() > applied) {

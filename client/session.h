@@ -27,8 +27,9 @@ struct AppendOptions {
 };
 
 // The session once all it has accepted is in its state and no generation runs:
-// only then do its totals belong to its position. DEADLINE_EXCEEDED if that
-// makes no progress within the client's call_deadline.
+// only then do its totals belong to its position. A quarantined one as it is:
+// nothing more will be applied. DEADLINE_EXCEEDED if there is no progress
+// within the client's call_deadline.
 absl::StatusOr<v1::Session> GetSettled(Client& client,
                                        std::string_view session_id);
 

@@ -194,10 +194,12 @@ class StreamRun {
       client_->CloseSession(start_.session_id).IgnoreError();
       return;
     }
+    if (tool_.json() || flags_.file == "-") return;
+    // What was refused for good would be refused again.
+    const bool may_go_on =
+        ReasonOf(status).empty() || RetryDelayOf(status).has_value();
     const bool advanced = report_->position() > start_.position;
-    if (tool_.json() || flags_.file == "-" || (!interrupted && !advanced)) {
-      return;
-    }
+    if (!interrupted && !(advanced && may_go_on)) return;
     tool_.out().Note("stopped at position " + FormatCount(report_->position()) +
                      "; go on with: weir stream " + flags_.file +
                      " --session " + start_.session_id + " --resume\n");

@@ -20,6 +20,9 @@ constexpr char kFooter[] =
     "Exit codes: 0 done; 1 refused by the server, or failed; 2 wrong usage;\n"
     "130 interrupted; 141 the reader of the output went away.";
 
+constexpr char kLost[] =
+    "its state is of no more use: close it, and stream again into a new one";
+
 // What a person can do about a refusal.
 std::string_view HintFor(std::string_view reason) {
   static const std::map<std::string_view, std::string_view> hints = {
@@ -39,8 +42,8 @@ std::string_view HintFor(std::string_view reason) {
       {"BAD_ID", "ids are 1 to 128 of a-z 0-9 . _ -"},
       {"TEXT_UNSUPPORTED", "this model takes token ids only"},
       {"TOKEN_OUT_OF_VOCAB", "weir models shows the vocabulary"},
-      {"QUARANTINED",
-       "its state is unusable: close it, or fork an earlier one"},
+      {"QUARANTINED", kLost},
+      {"NON_FINITE_STATE", kLost},
       {"DURABILITY_UNAVAILABLE", "this server has no store for it"},
   };
   const auto found = hints.find(reason);

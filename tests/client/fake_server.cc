@@ -130,6 +130,15 @@ void FakeServer::Truncate(const std::string& session_id, size_t length) {
   logs_[session_id].scores.resize(length);
 }
 
+void FakeServer::Quarantine(const std::string& session_id) {
+  absl::MutexLock lock(&mutex_);
+  Log& log = logs_[session_id];
+  log.tokens.push_back(0);
+  log.scores.push_back(0);
+  log.waiting = 1;
+  log.quarantined = true;
+}
+
 void FakeServer::Delay(const std::string& session_id, uint64_t tokens) {
   absl::MutexLock lock(&mutex_);
   logs_[session_id].waiting = tokens;
@@ -180,6 +189,7 @@ void FakeServer::Describe(const std::string& id,
   session->set_model(model_.name());
   session->set_epoch(1);
   session->set_state_bytes(model_.state_bytes());
+  session->set_quarantined(log.quarantined);
   session->set_scored_tokens(log.scored_tokens);
   session->set_sum_log_prob(log.sum_log_prob);
   session->mutable_idle()->set_seconds(75);
@@ -221,7 +231,8 @@ grpc::Status FakeServer::GetSession(grpc::ServerContext* context,
     const auto found = logs_.find(request->session_id());
     if (found == logs_.end()) return NotFound(request->session_id());
     Describe(found->first, found->second, reply);
-    if (found->second.waiting > 0) --found->second.waiting;
+    Log& log = found->second;
+    if (log.waiting > 0 && !log.quarantined) --log.waiting;
     return {};
   });
 }
@@ -262,6 +273,9 @@ google::rpc::Status FakeServer::Apply(const v1::AppendRequest& request,
   const auto found = logs_.find(request.session_id());
   if (found == logs_.end()) return NotFound(request.session_id());
   Log& log = found->second;
+  if (log.quarantined) {
+    return Refusal(grpc::StatusCode::FAILED_PRECONDITION, "QUARANTINED");
+  }
   const uint64_t end = log.tokens.size();
   const uint64_t start = request.expected_position();
   std::vector<uint32_t> tokens(request.tokens().begin(),

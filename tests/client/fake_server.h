@@ -67,6 +67,8 @@ class FakeServer final : public v1::Sessions::Service,
   // Drops the last tokens of a session, as a crash of the server might.
   void Truncate(const std::string& session_id, size_t length);
 
+  // Quarantines a session that has accepted a token more than it can apply.
+  void Quarantine(const std::string& session_id);
   // From now on so many tokens wait for their steps, and one fewer each time
   // the session is read.
   void Delay(const std::string& session_id, uint64_t tokens);
@@ -85,6 +87,7 @@ class FakeServer final : public v1::Sessions::Service,
     std::vector<uint32_t> tokens;
     std::vector<float> scores;
     uint64_t waiting = 0;  // accepted, not applied
+    bool quarantined = false;
     double sum_log_prob = 0;
     uint64_t scored_tokens = 0;
     std::map<std::string, Generation> generations;

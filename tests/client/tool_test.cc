@@ -25,6 +25,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 using Json = nlohmann::json;
 
@@ -455,6 +456,34 @@ TEST_F(ToolTest, ARefusalByTheDeadlineNamesTheFlag) {
   });
   EXPECT_THAT(Run({"generate", "--prompt", "abc"}).err,
               HasSubstr("[DEADLINE_IN_QUEUE]; --timeout "));
+}
+
+TEST_F(ToolTest, AQuarantinedSessionIsSaidAtOnceWithWhatToDo) {
+  const std::string path = Write("doc", SomeText(4000));
+  ASSERT_EQ(Run({"stream", path, "--session", "s"}).code, kExitOk);
+  server_.Quarantine("s");
+
+  const Result result = Run({"stream", path, "--session", "s"});
+
+  EXPECT_EQ(result.code, kExitFailed);
+  EXPECT_THAT(result.err, HasSubstr("[QUARANTINED]; its state is of no more"));
+  EXPECT_THAT(Run({"session", "show", "s"}).out, HasSubstr("quarantined"));
+}
+
+TEST_F(ToolTest, AStreamRefusedForGoodDoesNotSayHowToGoOn) {
+  const std::string path = Write("doc", SomeText(4000));
+  server_.set_plan([](std::string_view call, int nth) {
+    if (call != "Append" || nth != 5) return Fault();
+    return Fault{.when = Fault::When::kBefore,
+                 .status = ToGrpc(
+                     Refusal(grpc::StatusCode::INTERNAL, "NON_FINITE_STATE"))};
+  });
+
+  const Result result = Run({"stream", path, "--session", "s"});
+
+  EXPECT_EQ(result.code, kExitFailed);
+  EXPECT_THAT(result.err, HasSubstr("stream again into a new one"));
+  EXPECT_THAT(result.err, Not(HasSubstr("--resume")));
 }
 
 TEST_F(ToolTest, UsageErrorsAreTwoAndHelpAndVersionAreNone) {
