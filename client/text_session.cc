@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/text_session.h"
 
+#include <algorithm>
+#include <span>
 #include <utility>
-#include <vector>
 
 #include "base/status_macros.h"
 #include "client/errors.h"
 
 namespace weir::client {
+namespace {
+
+// A longer text is streamed in blocks of so many bytes: an append has a limit
+// of tokens and a deadline, a stream has neither.
+constexpr uint32_t kBlock = 4096;
+
+}  // namespace
 
 TextSession::TextSession(Tool& tool,
                          Session session,
@@ -49,12 +57,23 @@ absl::StatusOr<TextSession> TextSession::Open(Tool& tool,
 absl::Status TextSession::Say(std::string_view text) {
   if (text.empty()) return absl::OkStatus();
   // The wire's strings are UTF-8; a byte model reads any bytes.
-  if (ToValidUtf8(text) == text || !model_.takes_text()) {
+  const bool plain = text.size() <= kBlock && ToValidUtf8(text) == text;
+  if (plain || !model_.takes_text()) {
     return session_.AppendText(text).status();
   }
-  std::vector<uint32_t> tokens;
-  for (const char c : text) tokens.push_back(static_cast<uint8_t>(c));
-  return session_.Append(tokens).status();
+  const TokenSource bytes = [&](std::span<uint32_t> room) {
+    const size_t n = std::min(room.size(), text.size());
+    std::transform(text.begin(), text.begin() + n, room.begin(), [](char c) {
+      return static_cast<uint8_t>(c);
+    });
+    text.remove_prefix(n);
+    return TokenRead{.tokens = n, .end = text.empty()};
+  };
+  return session_
+      .Stream({.append_tokens = kBlock, .want_scores = false},
+              bytes,
+              [](const AppendedPart&, const StreamTotals&) {})
+      .status();
 }
 
 std::string TextSession::TextOf(const v1::GenerateReply& reply,

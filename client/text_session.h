@@ -33,7 +33,7 @@ class TextSession {
   const v1::Model& model() const { return model_; }
   bool created() const { return created_; }
 
-  // Appends text. What is not valid UTF-8 goes as bytes.
+  // Appends text of any length. What is not valid UTF-8 goes as bytes.
   absl::Status Say(std::string_view text);
   // Generates, and writes the text as it comes, or JSON events.
   absl::StatusOr<GenerationEnd> Continue(const v1::GenerateRequest& request);

@@ -281,6 +281,9 @@ google::rpc::Status FakeServer::Apply(const v1::AppendRequest& request,
   std::vector<uint32_t> tokens(request.tokens().begin(),
                                request.tokens().end());
   for (const char c : request.text()) tokens.push_back(uint8_t(c));
+  if (tokens.size() > 65'536) {
+    return Refusal(grpc::StatusCode::INVALID_ARGUMENT, "TOO_MANY_TOKENS");
+  }
   if (start > end) {
     return AtPosition(grpc::StatusCode::OUT_OF_RANGE, "POSITION_GAP", end);
   }

@@ -307,6 +307,18 @@ TEST_F(ToolTest, GenerateContinuesASessionOrATemporaryOne) {
   EXPECT_FALSE(server_.is_open(lines[3]["session_id"]));
 }
 
+TEST_F(ToolTest, GenerateTakesAPromptOfAnyLength) {
+  ASSERT_EQ(Run({"stream", "-", "--session", "s"}, "").code, kExitOk);
+  const std::string text = SomeText(70'000);
+
+  const Result result =
+      Run({"generate", "--session", "s", "--prompt", "-", "--max-tokens", "0"},
+          text);
+
+  EXPECT_EQ(result.code, kExitOk) << result.err;
+  EXPECT_EQ(server_.log("s"), WithStart(text));
+}
+
 TEST_F(ToolTest, GenerateResumesOverACutWithoutDoublingText) {
   ASSERT_EQ(Run({"stream", "-", "--session", "s"}, "abc").code, kExitOk);
   server_.set_plan([](std::string_view call, int nth) {
