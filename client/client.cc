@@ -14,8 +14,21 @@
 namespace weir::client {
 namespace {
 
+// Whether a target is this machine, as HOST:PORT or with a resolver's scheme.
+bool IsLoopback(std::string_view target) {
+  for (const std::string_view scheme : {"dns:///", "dns:", "ipv4:", "ipv6:"}) {
+    if (!target.starts_with(scheme)) continue;
+    target.remove_prefix(scheme.size());
+    break;
+  }
+  const std::string_view host = target.substr(0, target.rfind(':'));
+  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+}
+
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
   grpc::ChannelArguments arguments;
+  // gRPC sends even loopback through http_proxy, where nobody would find it.
+  if (IsLoopback(target)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   // A server that restarts is found again soon; gRPC's own steps reach two
   // minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);

@@ -529,6 +529,17 @@ TEST_F(ToolTest, AServerThatIsNotThereIsSaidAtOnce) {
   EXPECT_THAT(result.err, HasSubstr("--server"));
 }
 
+TEST_F(ToolTest, AServerOnThisMachineIsReachedWithoutTheProxy) {
+  setenv("http_proxy", "http://127.0.0.1:1", 1);
+  const std::string port = server_address_.substr(server_address_.find(':'));
+  for (const char* host : {"127.0.0.1", "localhost", "dns:///127.0.0.1"}) {
+    server_address_ = host + port;
+    const Result result = Run({"models", "--names"});
+    EXPECT_EQ(result.out, "fake\n") << host << ": " << result.err;
+  }
+  unsetenv("http_proxy");
+}
+
 TEST_F(ToolTest, AnInterruptEndsAStreamAndSaysHowToGoOn) {
   const std::string path = Write("doc", SomeText(4000));
   std::thread interrupter;
