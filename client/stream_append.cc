@@ -271,18 +271,32 @@ class Appender {
     backoff_.Reset(absl::Now());
   }
 
-  // After a stream broke with `status`: waits, and finds where to go on.
-  absl::Status PrepareResume(const absl::Status& status) {
-    if (source_failed_ || !MayRetry(status, Repeat::kExactlyOnce))
-      return status;
-    const absl::Duration wait = backoff_.Next(status, absl::Now());
-    if (wait == absl::InfiniteDuration()) return status;
-    if (!client_.cancellation().WaitFor(wait)) {
-      return absl::CancelledError("interrupted");
+  // After a stream broke with `status`: waits, and finds where to go on. A
+  // server that cannot say it yet is asked again like one that broke again.
+  absl::Status PrepareResume(absl::Status status) {
+    absl::StatusOr<v1::Session> session = status;
+    while (!session.ok()) {
+      status = session.status();
+      if (ReasonOf(status) == "SESSION_NOT_FOUND") {
+        return Annotate(status,
+                        "session " + session_id_ + " is gone, which was at " +
+                            std::to_string(totals_.position));
+      }
+      if (source_failed_ || !MayRetry(status, Repeat::kExactlyOnce)) {
+        return status;
+      }
+      const absl::Duration wait = backoff_.Next(status, absl::Now());
+      if (wait == absl::InfiniteDuration()) return status;
+      if (!client_.cancellation().WaitFor(wait)) {
+        return absl::CancelledError("interrupted");
+      }
+      session = client_.GetSession(session_id_);
     }
     ++totals_.resumes;
-    WEIR_ASSIGN_OR_RETURN(const v1::Session session,
-                          client_.GetSession(session_id_));
+    return GoOnFrom(*session);
+  }
+
+  absl::Status GoOnFrom(const v1::Session& session) {
     if (session.position() < totals_.position) {
       return absl::DataLossError("session " + session_id_ + " is at position " +
                                  std::to_string(session.position()) + ", but " +

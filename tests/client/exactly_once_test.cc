@@ -281,6 +281,23 @@ TEST_F(ExactlyOnceTest, AnAppendSentAgainWaitsAsLongAsTheServerGetsOn) {
   EXPECT_GE(totals.resumes, 6);
 }
 
+TEST_F(ExactlyOnceTest, AServerThatIsStoppingIsAskedUntilTheNextOneAnswers) {
+  options_.retry.attempts_max = 20;
+  Session session = Open();
+  server_.set_plan([](std::string_view call, int nth) {
+    const bool cut = call == "Append" ? nth == 3 : nth <= 9;
+    return cut ? Fault{.when = Fault::When::kBefore,
+                       .status = {grpc::StatusCode::CANCELLED, "CANCELLED"}}
+               : Fault();
+  });
+
+  const StreamTotals totals =
+      MustStream(session, Document(100), {.append_tokens = 10});
+
+  EXPECT_EQ(totals.resumes, 1);
+  EXPECT_EQ(server_.calls("GetSession"), 10);
+}
+
 TEST_F(ExactlyOnceTest, ASilentSourceUsesUpNoTimeForTries) {
   options_.retry.time_max = absl::Milliseconds(300);
   const std::vector<uint32_t> document = Document(40);
