@@ -127,8 +127,8 @@ class Chat {
       }
       fork->Detach();
       tool_.out().Write("forked at position " + FormatCount(fork->position()) +
-                        "; go on there with: weir chat --session " +
-                        fork->id() + "\n");
+                        "; go on there with: " + tool_.Command() +
+                        " chat --session " + fork->id() + "\n");
     } else {
       tool_.out().Write(kHelp);
     }

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cmath>
 #include <cstdio>
+#include <string_view>
 
 #include "client/utf8.h"
 
@@ -89,6 +90,21 @@ std::string FormatLatency(double seconds) {
   if (seconds < 1e-3) return FormatFixed(seconds * 1e6, 0) + " us";
   if (seconds < 1) return with_unit(seconds * 1e3, "ms");
   return with_unit(seconds, "s");
+}
+
+std::string FormatShellWord(const std::string& word) {
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) ||
+           std::string_view("_-./:,+@%").find(c) != std::string_view::npos;
+  };
+  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) {
+    return word;
+  }
+  std::string quoted = "'";
+  for (const char c : word) {
+    quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  }
+  return quoted + "'";
 }
 
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {

@@ -24,6 +24,8 @@ std::string FormatClock(absl::Duration duration);
 // "850 us", "12.3 ms", "1.20 s".
 std::string FormatLatency(double seconds);
 std::string FormatFixed(double number, int digits);
+// A word for a shell's command line, quoted if it must be.
+std::string FormatShellWord(const std::string& word);
 
 // Rows of equal length, the first one the heads. Columns are aligned: to the
 // right where every cell but the head begins with a digit.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `weir stream`: a document into a session.
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +29,7 @@ struct StreamFlags {
   uint32_t append_tokens = 256;
   int window = 16;
   bool resume = false;
+  uint64_t begin = 0;
   bool no_scores = false;
   bool no_start_token = false;
   bool ids = false;
@@ -42,6 +46,7 @@ class StreamRun {
     WEIR_RETURN_IF_ERROR(Find());
     // Before a session is opened, so that a wrong name leaves none behind.
     WEIR_RETURN_IF_ERROR(OpenDocument());
+    WEIR_RETURN_IF_ERROR(CheckPlot());
     if (start_.session_id.empty()) WEIR_RETURN_IF_ERROR(OpenSession());
     absl::Status status = Stream();
     if (!status.ok()) After(status);
@@ -96,20 +101,45 @@ class StreamRun {
     start_.size_bytes = document_->size_bytes();
     from_ = start_.position;
     is_bytes_ = !ids;
+    begin_ = flags_.resume ? flags_.begin : start_.position;
+    if (begin_ > start_.position) {
+      return absl::OutOfRangeError("the session is at position " +
+                                   std::to_string(start_.position) +
+                                   ", before --begin");
+    }
     const bool has_start =
         start_.model.has_start_token() && !flags_.no_start_token;
-    const bool from_the_first = flags_.resume || start_.position == 0;
-    const uint64_t lead = has_start && from_the_first ? 1 : 0;
-    document_begin_ = from_the_first ? lead : start_.position;
+    const uint64_t lead = has_start && begin_ == 0 ? 1 : 0;
+    document_begin_ = begin_ + lead;
     if (flags_.resume) {
-      from_ -= std::min<uint64_t>(from_, flags_.append_tokens);
+      from_ -= std::min<uint64_t>(from_ - begin_, flags_.append_tokens);
     }
     send_start_token_ = lead == 1 && from_ == 0;
-    if (flags_.resume && from_ > lead) {
-      WEIR_RETURN_IF_ERROR(document_->Skip(
-          from_ - lead, [this] { return tool_.cancellation()->cancelled(); }));
+    if (from_ > document_begin_) {
+      WEIR_RETURN_IF_ERROR(SkipTo(from_));
     }
     start_.bytes = document_->bytes();
+    return absl::OkStatus();
+  }
+
+  absl::Status SkipTo(uint64_t position) {
+    const absl::Status skipped =
+        document_->Skip(position - document_begin_,
+                        [this] { return tool_.cancellation()->cancelled(); });
+    return absl::IsOutOfRange(skipped)
+               ? EndsEarly("before position " + std::to_string(position))
+               : skipped;
+  }
+
+  // Better now than after hours.
+  absl::Status CheckPlot() const {
+    if (flags_.plot.empty()) return absl::OkStatus();
+    FILE* file = std::fopen(flags_.plot.c_str(), "a");
+    if (file == nullptr) {
+      return absl::NotFoundError("cannot write " + flags_.plot + ": " +
+                                 std::strerror(errno));
+    }
+    std::fclose(file);
     return absl::OkStatus();
   }
 
@@ -165,12 +195,14 @@ class StreamRun {
     WEIR_RETURN_IF_ERROR(totals.status());
     WEIR_RETURN_IF_ERROR(CheckLength(*totals));
     report_->Finish(*totals, absl::Now());
+    finished_ = true;
     WEIR_RETURN_IF_ERROR(plotted);
     if (flags_.close) {
       return client_->CloseSession(start_.session_id).status();
     }
     if (tool_.out().err_is_terminal() && !tool_.json()) {
-      tool_.out().Note(tool_.out().Dim("go on with: weir generate --session " +
+      tool_.out().Note(tool_.out().Dim("go on with: " + tool_.Command() +
+                                       " generate --session " +
                                        start_.session_id + "\n"));
     }
     return absl::OkStatus();
@@ -178,11 +210,24 @@ class StreamRun {
 
   absl::Status CheckLength(const StreamTotals& totals) const {
     if (totals.position >= start_.position) return absl::OkStatus();
-    return absl::OutOfRangeError(document_->name() + " ends at position " +
-                                 std::to_string(totals.position) +
+    return EndsEarly("at position " + std::to_string(totals.position));
+  }
+
+  absl::Status EndsEarly(const std::string& where) const {
+    return absl::OutOfRangeError(document_->name() + " ends " + where +
                                  ", but the session is at " +
                                  std::to_string(start_.position) +
                                  ": it has read something else, or more");
+  }
+
+  std::string ResumeCommand() const {
+    std::string command = tool_.Command() + " stream " +
+                          FormatShellWord(flags_.file) + " --session " +
+                          start_.session_id + " --resume";
+    if (begin_ > 0) command += " --begin " + std::to_string(begin_);
+    if (flags_.no_start_token) command += " --no-start-token";
+    if (flags_.ids) command += " --ids";
+    return command;
   }
 
   // After an error: how to go on, if anything was appended; else the new
@@ -194,15 +239,14 @@ class StreamRun {
       client_->CloseSession(start_.session_id).IgnoreError();
       return;
     }
-    if (tool_.json() || flags_.file == "-") return;
+    if (tool_.json() || flags_.file == "-" || finished_) return;
     // What was refused for good would be refused again.
     const bool may_go_on =
         ReasonOf(status).empty() || RetryDelayOf(status).has_value();
     const bool advanced = report_->position() > start_.position;
     if (!interrupted && !(advanced && may_go_on)) return;
     tool_.out().Note("stopped at position " + FormatCount(report_->position()) +
-                     "; go on with: weir stream " + flags_.file +
-                     " --session " + start_.session_id + " --resume\n");
+                     "; go on with: " + ResumeCommand() + "\n");
   }
 
   Tool& tool_;
@@ -212,11 +256,13 @@ class StreamRun {
   std::unique_ptr<Document> document_;
   std::unique_ptr<StreamReport> report_;
   bool is_bytes_ = true;
-  uint64_t document_begin_ = 0;  // position of its first token
+  uint64_t begin_ = 0;           // position of the document, start token first
+  uint64_t document_begin_ = 0;  // position of its first own token
   uint64_t from_ = 0;            // position of the first token that is sent
   uint64_t read_to_ = 0;
   bool send_start_token_ = false;
   bool opened_ = false;  // here
+  bool finished_ = false;
 };
 
 }  // namespace
@@ -241,11 +287,20 @@ void AddStreamCommand(CLI::App& app, Tool& tool) {
                    "Model of a new session; needed "
                    "where several are served")
       ->type_name("MODEL");
+  CLI::Option* resume =
+      command
+          ->add_flag(
+              "--resume",
+              flags->resume,
+              "Go on with a document that the session has read a part of")
+          ->needs(session);
   command
-      ->add_flag("--resume",
-                 flags->resume,
-                 "Go on with a document that the session has read a part of")
-      ->needs(session);
+      ->add_option("--begin",
+                   flags->begin,
+                   "With --resume: the position at which the document begins, "
+                   "if the session had read something before it")
+      ->type_name("N")
+      ->needs(resume);
   command
       ->add_option("--append-tokens", flags->append_tokens, "Tokens an append")
       ->type_name("N")

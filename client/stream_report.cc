@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/stream_report.h"
 
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <utility>
 
 #include "client/format.h"
@@ -161,7 +163,9 @@ void StreamReport::Finish(const StreamTotals& totals, absl::Time now) {
                              Now(now).bits_unit);
   }
   if (totals.resumes > 0) {
-    line += ", reconnected " + std::to_string(totals.resumes) + " times";
+    line += ", reconnected " +
+            (totals.resumes == 1 ? std::string("once")
+                                 : std::to_string(totals.resumes) + " times");
   }
   out_.Write(line + "\n");
 }
@@ -182,7 +186,8 @@ absl::Status StreamReport::WritePlot(const std::string& path) const {
   const std::string svg = DrawCurve(curve_, text);
   FILE* file = std::fopen(path.c_str(), "w");
   if (file == nullptr) {
-    return absl::NotFoundError("cannot write " + path);
+    return absl::NotFoundError("cannot write " + path + ": " +
+                               std::strerror(errno));
   }
   const bool written =
       std::fwrite(svg.data(), 1, svg.size(), file) == svg.size();

@@ -2,6 +2,7 @@
 #include "client/tool.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "base/status_macros.h"
 #include "client/errors.h"
 #include "client/flag_range.h"
+#include "client/format.h"
 #include "client/utf8.h"
 
 namespace weir::client {
@@ -177,6 +179,13 @@ absl::StatusOr<Client*> Tool::Connect() {
     WEIR_RETURN_IF_ERROR(client_->Connect(absl::Seconds(timeout_)));
   }
   return client_.get();
+}
+
+std::string Tool::Command() const {
+  const char* set = std::getenv("WEIR_SERVER");
+  const std::string usual = set == nullptr ? kServer : set;
+  return server_ == usual ? "weir"
+                          : "weir --server " + FormatShellWord(server_);
 }
 
 absl::StatusOr<v1::Model> Tool::PickModel(const std::string& name) {

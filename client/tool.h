@@ -29,6 +29,9 @@ enum ExitCode : int {
   kExitBrokenPipe = 141,
 };
 
+// Where a server is unless --server says else.
+constexpr char kServer[] = "127.0.0.1:7070";
+
 class Tool {
  public:
   // `input` is a file descriptor that commands read from for "-".
@@ -46,6 +49,10 @@ class Tool {
   // The model of that name, or the only one if it is empty.
   absl::StatusOr<v1::Model> PickModel(const std::string& name);
 
+  // "weir", with the flags that lead to the same server: for commands that a
+  // person may paste.
+  std::string Command() const;
+
   Output& out() { return out_; }
   int input() const { return input_; }
   bool json() const { return json_; }
@@ -60,7 +67,7 @@ class Tool {
   Output out_;
   const std::shared_ptr<Cancellation> cancellation_;
   std::unique_ptr<CLI::App> app_;
-  std::string server_ = "127.0.0.1:7070";
+  std::string server_ = kServer;
   bool json_ = false;
   bool no_color_ = false;
   double timeout_ = 30;

@@ -17,6 +17,13 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
+TEST(FormatTest, AShellReadsAWordBack) {
+  EXPECT_EQ(FormatShellWord("a/b-c_1.txt"), "a/b-c_1.txt");
+  EXPECT_EQ(FormatShellWord("my file"), "'my file'");
+  EXPECT_EQ(FormatShellWord("it's"), "'it'\\''s'");
+  EXPECT_EQ(FormatShellWord(""), "''");
+}
+
 TEST(Utf8Test, BytesOfACharacterWaitForItsRest) {
   const std::string text = "aé€😀z";
   Utf8Assembler assembler;

@@ -17,7 +17,7 @@
 #include <sstream>
 #include <thread>
 
-#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "tests/client/fake_server.h"
 
 namespace weir::client {
@@ -91,6 +91,8 @@ class ToolTest : public testing::Test {
     std::fclose(err);
     return result;
   }
+
+  Result RunInterrupted(std::vector<std::string> arguments, int append);
 
   std::string Write(const std::string& name, const std::string& text) {
     const std::string path = directory_ / name;
@@ -262,8 +264,15 @@ TEST_F(ToolTest, StreamDrawsAPlotAndClosesWhenAsked) {
   EXPECT_EQ(result.code, kExitOk) << result.err;
   EXPECT_THAT(Read(svg), AllOf(StartsWith("<svg "), HasSubstr("polyline")));
   EXPECT_FALSE(server_.is_open("s"));
-  EXPECT_EQ(Run({"stream", "-", "--plot", "/nonexistent/x.svg"}, "abc").code,
-            kExitFailed);
+}
+
+TEST_F(ToolTest, APlotThatCannotBeWrittenIsSaidBeforeTheStream) {
+  const Result result = Run(
+      {"stream", "-", "--session", "s", "--plot", "/nonexistent/x.svg"}, "abc");
+  EXPECT_EQ(result.code, kExitFailed);
+  EXPECT_THAT(result.err,
+              HasSubstr("cannot write /nonexistent/x.svg: No such file"));
+  EXPECT_FALSE(server_.is_open("s"));
 }
 
 TEST_F(ToolTest, AMissingDocumentLeavesNoSession) {
@@ -346,7 +355,7 @@ TEST_F(ToolTest, ChatAnswersLinesAndObeysCommands) {
   }
   EXPECT_THAT(result.out,
               AllOf(StartsWith(answer.substr(0, 2) + "\n6\n"),
-                    HasSubstr("weir chat --session d\n"),
+                    HasSubstr(" chat --session d\n"),
                     HasSubstr("/quit"),
                     HasSubstr("\n" + answer.substr(2) + "\n")));
   EXPECT_THAT(result.err, HasSubstr("SESSION_EXISTS"));
@@ -540,35 +549,67 @@ TEST_F(ToolTest, AServerOnThisMachineIsReachedWithoutTheProxy) {
   unsetenv("http_proxy");
 }
 
-TEST_F(ToolTest, AnInterruptEndsAStreamAndSaysHowToGoOn) {
-  const std::string path = Write("doc", SomeText(4000));
+// Runs a tool and interrupts it at the n-th append from now.
+Result ToolTest::RunInterrupted(std::vector<std::string> arguments,
+                                int append) {
   std::thread interrupter;
-  absl::Mutex mutex;
-  bool reached = false;
+  absl::Notification reached;
   server_.set_plan([&](std::string_view call, int nth) {
-    if (call != "Append" || nth != 5) return Fault();
-    absl::MutexLock lock(&mutex);
-    reached = true;
+    if (call != "Append" || nth != append) return Fault();
+    reached.Notify();
     return Fault{.when = Fault::When::kHang};
   });
-
-  const Result result =
-      Run({"stream", path, "--session", "s"}, "", [&](Tool& tool) {
-        interrupter =
-            std::thread([&mutex, &reached, cancellation = tool.cancellation()] {
-              absl::MutexLock lock(&mutex);
-              mutex.Await(absl::Condition(&reached));
-              cancellation->Cancel();
-            });
-      });
+  Result result = Run(std::move(arguments), "", [&](Tool& tool) {
+    interrupter = std::thread([&, cancellation = tool.cancellation()] {
+      reached.WaitForNotification();
+      cancellation->Cancel();
+    });
+  });
   interrupter.join();
+  server_.set_plan(nullptr);
+  return result;
+}
+
+TEST_F(ToolTest, AnInterruptEndsAStreamAndSaysHowToGoOn) {
+  const std::string path = Write("doc", SomeText(4000));
+
+  const Result result = RunInterrupted({"stream", path, "--session", "s"}, 5);
 
   EXPECT_EQ(result.code, kExitInterrupted);
   EXPECT_THAT(result.err,
-              HasSubstr("weir stream " + path + " --session s --resume"));
-  server_.set_plan(nullptr);
+              HasSubstr("weir --server " + server_address_ + " stream " + path +
+                        " --session s --resume\n"));
   EXPECT_EQ(Run({"stream", path, "--session", "s", "--resume"}).code, kExitOk);
   EXPECT_EQ(server_.log("s"), WithStart(SomeText(4000)));
+}
+
+TEST_F(ToolTest, ASecondDocumentIsResumedFromWhereItBegan) {
+  const std::string first = SomeText(700);
+  const std::string second = SomeText(4000);
+  const std::string path = Write("the second", second);
+  ASSERT_EQ(Run({"stream", "-", "--session", "s"}, first).code, kExitOk);
+
+  const Result result = RunInterrupted({"stream", path, "--session", "s"}, 5);
+
+  EXPECT_THAT(result.err,
+              HasSubstr("'" + path + "' --session s --resume --begin 701\n"));
+  ASSERT_EQ(
+      Run({"stream", path, "--session", "s", "--resume", "--begin", "701"})
+          .code,
+      kExitOk);
+  EXPECT_EQ(server_.log("s"), WithStart(first + second));
+  EXPECT_EQ(
+      Run({"stream", path, "--session", "s", "--resume", "--begin", "9999"})
+          .code,
+      kExitFailed);
+}
+
+TEST_F(ToolTest, AResumeWithAShorterDocumentSaysWhatIsWrong) {
+  ASSERT_EQ(Run({"stream", "-", "--session", "s"}, SomeText(2000)).code,
+            kExitOk);
+  EXPECT_THAT(Run({"stream", "-", "--session", "s", "--resume"}, "abc").err,
+              HasSubstr("ends before position 1745, but the session is at "
+                        "2001: it has read something else"));
 }
 
 TEST_F(ToolTest, AReaderThatGoesAwayEndsTheToolQuietly) {
