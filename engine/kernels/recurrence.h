@@ -65,9 +65,9 @@ struct RecurrenceArgs {
   TokenRows k;                          // [T][key_heads, K]
   TokenRows v;                          // [T][heads, V]
   TokenRows log2_decay;                 // [T][heads], [T][heads, K or V]
-  TokenRows beta;                       // [T][heads], or data == nullptr
-  TokenRows a;                          // [T][heads, K], or data == nullptr
-  TokenRows b;                          // likewise; without it beta k
+  TokenRows beta = {};                  // [T][heads], or data == nullptr
+  TokenRows a = {};                     // [T][heads, K], or data == nullptr
+  TokenRows b = {};                     // likewise; without it beta k
   const float* bonus = nullptr;         // [heads, K], read before the write
   float* out = nullptr;                 // [T][heads, V]
   int64_t out_stride = 0;               // floats between two tokens of out
