@@ -10,7 +10,7 @@
 //   C5    AppendTest.OverlapWithANewTailAppliesTheTail
 //   C15   AppendTest.Cancelled*, GenerationTest.Cancel*, A22 in limits_test.cc
 //   C16   AppendTest.OneThatCannotBeInTimeIsRefusedAtOnce
-//   D4    its second half: TooManyTokensToGenerateAreCutAndSaid, beside the rows
+//   D4    its second half: TooManyTokensToGenerateAreCutAndSaid
 //
 // Threads: pure functions.
 #pragma once
@@ -34,9 +34,8 @@ struct BadInput {
 };
 
 // What the rows rely on: session "a" with the tokens "hello" and the seed 1,
-// session "empty" without any, session "lost" in quarantine, session "busy" with
-// a generation that goes on and on, session "old" that has expired; at most
-// 4,096 tokens a session.
+// "empty" without any, "lost" in quarantine, "busy" with a generation that does
+// not end, "old" that has expired; at most 4,096 tokens a session.
 std::vector<BadInput> BadInputs();
 
 }  // namespace weir::integration
