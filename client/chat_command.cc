@@ -122,8 +122,9 @@ class Chat {
       const std::string id = line.size() > 6 ? line.substr(6) : "";
       absl::StatusOr<Session> fork = text_.session().Fork(id);
       if (!fork.ok()) {
+        if (!IsSlip(fork.status())) return fork.status();
         tool_.out().Note("weir: " + DescribeError(fork.status()) + "\n");
-        return Fatal(fork.status());
+        return absl::OkStatus();
       }
       fork->Detach();
       tool_.out().Write("forked at position " + FormatCount(fork->position()) +
@@ -159,11 +160,10 @@ class Chat {
   }
 
   // A wrong id is said and forgotten; a session that is gone ends the chat.
-  static absl::Status Fatal(const absl::Status& status) {
+  static bool IsSlip(const absl::Status& status) {
     const std::string reason = ReasonOf(status);
-    const bool slip = reason == "BAD_ID" || reason == "SESSION_EXISTS" ||
-                      reason == "STATE_POOL_EXHAUSTED";
-    return slip ? absl::OkStatus() : status;
+    return reason == "BAD_ID" || reason == "SESSION_EXISTS" ||
+           reason == "STATE_POOL_EXHAUSTED";
   }
 
   Tool& tool_;

@@ -139,6 +139,16 @@ void Tool::AddFlags() {
   AddCompletionCommand(*app_, *this);
 }
 
+std::string Tool::Describe(const CLI::ParseError& error) const {
+  // The parser says only that a command is missing where it knows none.
+  const std::vector<std::string> unknown = app_->remaining(true);
+  if (error.get_name() != "RequiredError" || unknown.empty()) {
+    return OneLine(error.what());
+  }
+  return OneLine(unknown[0]) +
+         (unknown[0].starts_with("-") ? " is no option" : " is no command");
+}
+
 int Tool::Run(int argc, const char* const* argv) {
   AddFlags();
   try {
@@ -150,7 +160,7 @@ int Tool::Run(int argc, const char* const* argv) {
       out_.Write(help.str());
       return out_.broken() ? kExitBrokenPipe : kExitOk;
     }
-    out_.Note("weir: " + OneLine(error.what()) + "; weir --help explains\n");
+    out_.Note("weir: " + Describe(error) + "; weir --help explains\n");
     return kExitUsage;
   }
   if (no_color_) out_.set_colour(false);

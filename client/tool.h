@@ -55,12 +55,14 @@ class Tool {
 
   Output& out() { return out_; }
   int input() const { return input_; }
+  const std::string& server() const { return server_; }
   bool json() const { return json_; }
   const std::shared_ptr<Cancellation>& cancellation() { return cancellation_; }
   const CLI::App& app() const { return *app_; }
 
  private:
   void AddFlags();
+  std::string Describe(const CLI::ParseError& error) const;
   int Finish(const absl::Status& status);
 
   const int input_;

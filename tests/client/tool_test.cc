@@ -365,6 +365,22 @@ TEST_F(ToolTest, ChatAnswersLinesAndObeysCommands) {
   EXPECT_EQ(server_.log("c"), log);
 }
 
+TEST_F(ToolTest, ChatEndsWithARefusalThatIsNoSlipAndSaysItOnce) {
+  server_.set_plan([](std::string_view call, int) {
+    if (call != "Fork") return Fault();
+    return Fault{.when = Fault::When::kBefore,
+                 .status = ToGrpc(Refusal(grpc::StatusCode::FAILED_PRECONDITION,
+                                          "QUARANTINED"))};
+  });
+
+  const Result result = Run({"chat"}, "/fork\n/position\n");
+
+  EXPECT_EQ(result.code, kExitFailed);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1)
+      << result.err;
+}
+
 TEST_F(ToolTest, ChatEndsWithItsInputAndClosesItsOwnSession) {
   EXPECT_EQ(Run({"chat", "--max-tokens", "1"}, "no newline").code, kExitOk);
   EXPECT_EQ(Json::parse(Run({"--json", "session", "ls"}).out)["sessions"],
@@ -525,6 +541,9 @@ TEST_F(ToolTest, UsageErrorsAreTwoAndHelpAndVersionAreNone) {
         << result.err;
     EXPECT_EQ(result.out, "");
   }
+  EXPECT_THAT(Run({"strem", "doc"}).err,
+              StartsWith("weir: strem is no command"));
+  EXPECT_THAT(Run({"--foo"}).err, StartsWith("weir: --foo is no option"));
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("Exit codes: 0 done"));
   EXPECT_EQ(Run({"stream", "--help"}).code, kExitOk);
   EXPECT_THAT(Run({"--version"}).out, StartsWith("weir 0."));
