@@ -133,9 +133,11 @@ absl::StatusOr<std::string> HttpGet(const std::string& address,
         ::socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     status = Connect(socket, *at, end);
     if (!status.ok()) continue;
-    absl::StatusOr<std::string> answer = Exchange(socket, request, end);
-    if (answer.ok()) return BodyOf(*answer);
-    status = answer.status();
+    const absl::StatusOr<std::string> answer = Exchange(socket, request, end);
+    absl::StatusOr<std::string> body = answer;
+    if (answer.ok()) body = BodyOf(*answer);
+    if (body.ok()) return body;
+    status = body.status();
     break;
   }
   return absl::Status(status.code(),

@@ -20,16 +20,29 @@ constexpr int kWidthOfPipes = 200;
 constexpr absl::Duration kWindow = absl::Seconds(5);
 
 struct TopFlags {
-  std::string metrics = "127.0.0.1:9470";
+  std::string metrics;
   double interval = 1;
   bool once = false;
 };
 
+// The metrics page of a server that listens where servers do by themselves.
+std::string UsualMetrics(const std::string& server) {
+  const std::string address = server.substr(server.rfind('/') + 1);
+  return address.substr(0, address.rfind(':')) + ":9470";
+}
+
 absl::StatusOr<Reading> Read(const TopFlags& flags) {
-  WEIR_ASSIGN_OR_RETURN(const std::string text,
-                        HttpGet(flags.metrics, "/metrics", absl::Seconds(5)));
+  const absl::StatusOr<std::string> text =
+      HttpGet(flags.metrics, "/metrics", absl::Seconds(5));
+  if (!text.ok()) {
+    // Not UNAVAILABLE, which is told as a wrong --server.
+    return absl::FailedPreconditionError(
+        std::string(text.status().message()) +
+        "; say where the server's --metrics-listen is with --metrics "
+        "HOST:PORT or WEIR_METRICS");
+  }
   const absl::Time time = absl::Now();
-  WEIR_ASSIGN_OR_RETURN(MetricsPage page, MetricsPage::Parse(text));
+  WEIR_ASSIGN_OR_RETURN(MetricsPage page, MetricsPage::Parse(*text));
   return Reading{.page = std::move(page), .time = time};
 }
 
@@ -59,7 +72,8 @@ void Show(Tool& tool,
   out.Write(text);
 }
 
-absl::Status RunTop(Tool& tool, const TopFlags& flags) {
+absl::Status RunTop(Tool& tool, TopFlags flags) {
+  if (flags.metrics.empty()) flags.metrics = UsualMetrics(tool.server());
   std::deque<Reading> earlier;
   const bool live = tool.out().out_is_terminal() && !flags.once && !tool.json();
   // The alternate screen, so that the terminal is left as it was found.
@@ -91,11 +105,12 @@ void AddTopCommand(CLI::App& app, Tool& tool) {
       app.add_subcommand("top", "Watch a server's metrics page");
   auto flags = std::make_shared<TopFlags>();
   command
-      ->add_option(
-          "--metrics", flags->metrics, "Where the server's --metrics-listen is")
+      ->add_option("--metrics",
+                   flags->metrics,
+                   "Where the server's --metrics-listen is; without it: port "
+                   "9470 of --server's host")
       ->envname("WEIR_METRICS")
-      ->type_name("HOST:PORT")
-      ->capture_default_str();
+      ->type_name("HOST:PORT");
   command
       ->add_option("--interval", flags->interval, "Time between two readings")
       ->type_name("SECONDS")

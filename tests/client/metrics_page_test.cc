@@ -227,7 +227,8 @@ TEST(HttpGetTest, SaysWhatWentWrong) {
   {
     OneAnswer server("HTTP/1.1 404 Not Found\r\n\r\n");
     const auto body = HttpGet(server.address(), "/", absl::Seconds(20));
-    EXPECT_THAT(std::string(body.status().message()), HasSubstr("404"));
+    EXPECT_THAT(std::string(body.status().message()),
+                HasSubstr(server.address() + "/: the answer is HTTP/1.1 404"));
   }
   {
     OneAnswer server("SSH-2.0-OpenSSH\r\n");

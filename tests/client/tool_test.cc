@@ -557,6 +557,16 @@ TEST_F(ToolTest, AServerThatIsNotThereIsSaidAtOnce) {
   EXPECT_THAT(result.err, HasSubstr("--server"));
 }
 
+TEST_F(ToolTest, TopLooksForThePageAtTheServersHostAndSaysWhereToPointIt) {
+  server_address_ = "nosuchhost.invalid:7070";
+  const Result top = Run({"top", "--once"});
+  EXPECT_EQ(top.code, kExitFailed);
+  EXPECT_THAT(top.err,
+              AllOf(HasSubstr("nosuchhost.invalid:9470"),
+                    HasSubstr("--metrics HOST:PORT"),
+                    Not(HasSubstr("--server"))));
+}
+
 TEST_F(ToolTest, AServerOnThisMachineIsReachedWithoutTheProxy) {
   setenv("http_proxy", "http://127.0.0.1:1", 1);
   const std::string port = server_address_.substr(server_address_.find(':'));
