@@ -21,8 +21,9 @@ sigset_t WatchedSignals() {
 
 }  // namespace
 
-Signals::Signals(std::shared_ptr<Cancellation> cancellation)
-    : cancellation_(std::move(cancellation)) {
+Signals::Signals(std::shared_ptr<Cancellation> cancellation,
+                 absl::Duration echo)
+    : cancellation_(std::move(cancellation)), echo_(echo) {
   signal(SIGPIPE, SIG_IGN);
   const sigset_t set = WatchedSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
@@ -37,7 +38,11 @@ Signals::~Signals() {
 void Signals::Watch() {
   const sigset_t set = WatchedSignals();
   int signal = 0;
+  absl::Time last = absl::InfinitePast();
   while (sigwait(&set, &signal) == 0 && signal != SIGUSR1) {
+    const absl::Time now = absl::Now();
+    if (now - last < echo_) continue;
+    last = now;
     // Something that was cancelled before and still runs will not end.
     if (cancellation_->cancelled()) _exit(kInterrupted);
     cancellation_->Cancel();

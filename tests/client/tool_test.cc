@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "absl/synchronization/notification.h"
+#include "client/signals.h"
 #include "tests/client/fake_server.h"
 
 namespace weir::client {
@@ -662,6 +663,32 @@ TEST_F(ToolTest, AReaderThatGoesAwayEndsTheToolQuietly) {
   std::fclose(out);
   std::fclose(err);
   EXPECT_EQ(Run({"session", "ls", "--ids"}).out, "") << "its session is closed";
+}
+
+// Two interrupts, the second after the first has been seen; 0 if both were.
+int InterruptTwice(absl::Duration echo) {
+  const auto cancellation = std::make_shared<Cancellation>();
+  {
+    const Signals signals(cancellation, echo);
+    kill(getpid(), SIGINT);
+    cancellation->WaitFor(absl::InfiniteDuration());
+    kill(getpid(), SIGINT);
+    sigset_t pending;
+    do {
+      sigpending(&pending);
+    } while (sigismember(&pending, SIGINT) == 1);
+  }
+  return 0;
+}
+
+TEST(SignalsDeathTest, ASecondInterruptEndsTheProcessUnlessItIsAnEcho) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(std::exit(InterruptTwice(absl::ZeroDuration())),
+              testing::ExitedWithCode(kExitInterrupted),
+              "");
+  EXPECT_EXIT(std::exit(InterruptTwice(absl::Hours(1))),
+              testing::ExitedWithCode(0),
+              "");
 }
 
 // What bash would offer after these words; `weir` stands in for a server.
