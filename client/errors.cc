@@ -65,6 +65,11 @@ std::string ReasonOf(const absl::Status& status) {
   return info.has_value() ? info->reason() : std::string();
 }
 
+bool IsNotOpen(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return reason == "SESSION_NOT_FOUND" || reason == "SESSION_EXPIRED";
+}
+
 std::map<std::string, std::string> MetadataOf(const absl::Status& status) {
   const auto info = ReadPayload<google::rpc::ErrorInfo>(status, kErrorInfo);
   if (!info.has_value()) return {};

@@ -30,6 +30,9 @@ absl::Status FromItem(const google::rpc::Status& status);
 // not come from the server itself (gRPC's core, a proxy, this library).
 std::string ReasonOf(const absl::Status& status);
 
+// Whether the server says that the session is not open, or no longer.
+bool IsNotOpen(const absl::Status& status);
+
 // ErrorInfo.metadata: every value that the message names.
 std::map<std::string, std::string> MetadataOf(const absl::Status& status);
 

@@ -277,7 +277,7 @@ class Appender {
     absl::StatusOr<v1::Session> session = status;
     while (!session.ok()) {
       status = session.status();
-      if (ReasonOf(status) == "SESSION_NOT_FOUND") {
+      if (IsNotOpen(status)) {
         return Annotate(status,
                         "session " + session_id_ + " is gone, which was at " +
                             std::to_string(totals_.position));

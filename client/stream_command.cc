@@ -66,8 +66,7 @@ class StreamRun {
         start_.scored_tokens = found->scored_tokens();
         start_.sum_log_prob = found->sum_log_prob();
         model = found->model();
-      } else if (flags_.resume ||
-                 ReasonOf(found.status()) != "SESSION_NOT_FOUND") {
+      } else if (flags_.resume || !IsNotOpen(found.status())) {
         return found.status();
       }
     }

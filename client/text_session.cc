@@ -38,7 +38,7 @@ absl::StatusOr<TextSession> TextSession::Open(Tool& tool,
                             client->GetModel(session->model()));
       return TextSession(tool, *std::move(session), std::move(model), false);
     }
-    if (!open_missing || ReasonOf(session.status()) != "SESSION_NOT_FOUND") {
+    if (!open_missing || !IsNotOpen(session.status())) {
       return session.status();
     }
   }

@@ -29,6 +29,9 @@ constexpr char kLost[] =
 std::string_view HintFor(std::string_view reason) {
   static const std::map<std::string_view, std::string_view> hints = {
       {"SESSION_NOT_FOUND", "weir session ls shows the open ones"},
+      {"SESSION_EXPIRED",
+       "it was idle for too long: stream again into a new one"},
+      {"LOG_FULL", "the server's logs are full: weir session close frees one"},
       {"MODEL_NOT_FOUND", "weir models shows the served ones"},
       {"SESSION_EXISTS", "choose another id, or close that session first"},
       {"POSITION_CONFLICT",

@@ -9,6 +9,8 @@
 #include "client/client.h"
 #include "client/errors.h"
 #include "client/session.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 #include "tests/client/fake_server.h"
 
 namespace weir::client {
@@ -335,6 +337,22 @@ TEST(RetryTest, ConnectSaysAtOnceThatNobodyListens) {
   const absl::Time start = absl::Now();
   EXPECT_TRUE(absl::IsUnavailable(Client(options).Connect(absl::Seconds(60))));
   EXPECT_LT(absl::Now() - start, absl::Seconds(30));
+}
+
+TEST(ErrorsTest, ASessionThatExpiredIsNotOpenEither) {
+  const auto refused = [](const char* reason) {
+    google::rpc::Status item;
+    item.set_code(5);
+    google::rpc::ErrorInfo info;
+    info.set_reason(reason);
+    item.add_details()->PackFrom(info);
+    return FromItem(item);
+  };
+
+  EXPECT_TRUE(IsNotOpen(refused("SESSION_NOT_FOUND")));
+  EXPECT_TRUE(IsNotOpen(refused("SESSION_EXPIRED")));
+  EXPECT_FALSE(IsNotOpen(refused("MODEL_NOT_FOUND")));
+  EXPECT_FALSE(IsNotOpen(absl::NotFoundError("a proxy's")));
 }
 
 }  // namespace
