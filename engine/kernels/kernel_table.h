@@ -13,6 +13,7 @@
 
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/recurrence.h"
+#include "engine/kernels/selective_scan.h"
 #include "engine/kernels/short_conv.h"
 
 namespace weir::engine {
@@ -28,6 +29,9 @@ struct KernelTable {
                 int64_t begin,
                 int64_t end,
                 float* scratch);
+  void (*selective_scan)(const SelectiveScanArgs& args,
+                         int64_t begin,
+                         int64_t end);
   void (*short_conv)(const ShortConvArgs& args, int64_t begin, int64_t end);
 
   void (*norm)(const NormArgs& args,

@@ -12,6 +12,7 @@
 #include "engine/kernels/norm_kernel.h"
 #include "engine/kernels/pointwise_kernel.h"
 #include "engine/kernels/recurrent_kernel.h"
+#include "engine/kernels/selective_scan_kernel.h"
 #include "engine/kernels/short_conv_kernel.h"
 
 namespace weir::engine {
@@ -47,6 +48,7 @@ constexpr KernelTable TargetKernels(const char* name) {
       .recurrent = Recurrent,
       .chunk_scratch_floats = ChunkScratchFloats,
       .chunk = Chunk,
+      .selective_scan = Scan,
       .short_conv = Convolve,
       .norm = NormRows,
       .add_norm = AddNormRows,

@@ -51,4 +51,20 @@ void RunShortConv(const Batch& batch, ShortConvArgs args) {
               [&](int64_t begin, int64_t end) { ShortConv(args, begin, end); });
 }
 
+void RunSelectiveScan(const Batch& batch, SelectiveScanArgs args) {
+  args.rows = batch.rows;
+  args.row_starts = batch.row_starts;
+  args.slots = batch.slots;
+  if (batch.form == Form::kReference) {
+    SelectiveScanReference(args);
+    return;
+  }
+  // An exponential costs about as much as touching ten floats.
+  constexpr int64_t kStateCost = 10;
+  ParallelFor(
+      batch.rows * ScanBlocks(args.channels),
+      kStateCost * args.states * kScanBlock * (batch.tokens / batch.rows),
+      [&](int64_t begin, int64_t end) { SelectiveScan(args, begin, end); });
+}
+
 }  // namespace weir::engine

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/kernels/recurrence.h"
+#include "engine/kernels/selective_scan.h"
 #include "engine/kernels/short_conv.h"
 #include "engine/mixers/linear.h"
 #include "engine/state/state_pool.h"
@@ -79,5 +80,7 @@ class Mixer {
 void RunRecurrence(const Batch& batch, RecurrenceArgs args);
 // Runs the convolution over the rows, likewise.
 void RunShortConv(const Batch& batch, ShortConvArgs args);
+// Runs the scan over the rows and blocks of channels, likewise.
+void RunSelectiveScan(const Batch& batch, SelectiveScanArgs args);
 
 }  // namespace weir::engine

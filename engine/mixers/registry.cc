@@ -2,13 +2,16 @@
 #include "engine/mixers/registry.h"
 
 #include "engine/mixers/gated_delta_net.h"
+#include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
 
 namespace weir::engine {
 namespace {
 
 constexpr Family kFamilies[] = {
+    {"falcon_mamba", nullptr, ReadFalconMamba},
     {"gated_deltanet", nullptr, ReadGatedDeltaNet},
+    {"mamba", nullptr, ReadMamba},
     {"mamba2", nullptr, ReadMamba2},
 };
 

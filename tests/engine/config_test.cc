@@ -7,6 +7,7 @@
 
 #include "engine/mixers/feed_forward.h"
 #include "engine/mixers/gated_delta_net.h"
+#include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -52,6 +53,10 @@ GatedDeltaNetShape GatedDeltaNetOf(const DecoderSpec& spec) {
 
 Mamba2Shape Mamba2Of(const DecoderSpec& spec) {
   return As<Mamba2>(LayerOf(spec)[0]).shape();
+}
+
+MambaShape MambaOf(const DecoderSpec& spec) {
+  return As<Mamba>(LayerOf(spec)[0]).shape();
 }
 
 struct BadValue {
@@ -163,6 +168,33 @@ TEST(ParseConfigTest, RefusesMamba2ValuesOutOfRangeByTheirKey) {
                     {"layer_norm_epsilon", "1e-50"},
                     {"auto_map", "{}"},
                 });
+}
+
+TEST(ParseConfigTest, RefusesMambaValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/falcon_mamba"),
+                {
+                    {"num_hidden_layers", "0"},
+                    {"state_size", "0"},
+                    {"state_size", "100000"},
+                    {"time_step_rank", "0"},
+                    {"time_step_rank", "\"all\""},
+                    {"intermediate_size", "0"},
+                    {"expand", "0"},
+                    {"conv_kernel", "1"},
+                    {"layer_norm_epsilon", "0"},
+                    {"mixer_rms_eps", "0"},
+                    {"mixer_rms_eps", "NaN"},
+                    {"use_bias", "1"},
+                    {"hidden_act", "\"gelu\""},
+                    {"tie_word_embeddings", "\"no\""},
+                    {"d_model", "65"},
+                    {"d_inner", "64"},
+                    {"n_layer", "3"},
+                    {"rms_norm", "false"},
+                    {"ssm_cfg", R"({"d_state":8})"},
+                    {"n_groups", "1"},
+                });
+  ExpectRefused(ConfigOf("tests/golden/mamba"), {{"mixer_rms_eps", "1e-6"}});
 }
 
 TEST(ParseConfigTest, RefusesWhatIsNoConfiguration) {
@@ -283,6 +315,51 @@ TEST(ParseConfigTest, ReadsMamba2) {
   EXPECT_TRUE(shape.conv_bias);
   EXPECT_FLOAT_EQ(shape.dt_min, 0.01f);
   EXPECT_FLOAT_EQ(shape.dt_max, 0.2f);
+}
+
+TEST(ParseConfigTest, ReadsMamba) {
+  const auto parsed = Parse(ConfigOf("tests/golden/mamba_bias"));
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->family, "mamba");
+  EXPECT_FALSE(parsed->tied);
+  const MambaShape shape = MambaOf(*parsed);
+  EXPECT_EQ(shape.inner, 128);
+  EXPECT_EQ(shape.state_dim, 8);
+  EXPECT_EQ(shape.dt_rank, 6);
+  EXPECT_EQ(shape.conv_width, 4);
+  EXPECT_FALSE(shape.conv_bias);
+  EXPECT_TRUE(shape.bias);
+  EXPECT_EQ(shape.mixer_eps, 0);
+  const auto falcon = Parse(ConfigOf("tests/golden/falcon_mamba"));
+  ASSERT_TRUE(falcon.ok()) << falcon.status();
+  EXPECT_EQ(falcon->family, "falcon_mamba");
+  EXPECT_FLOAT_EQ(MambaOf(*falcon).mixer_eps, 1e-6f);
+}
+
+TEST(ParseConfigTest, WhatAMambaLeavesOpenFollowsTransformers) {
+  json config = ConfigOf("tests/golden/mamba");
+  for (const char* key :
+       {"expand", "intermediate_size", "state_size", "tie_word_embeddings"}) {
+    config.erase(key);
+  }
+  config["hidden_size"] = 72;
+  config["time_step_rank"] = "auto";
+
+  const auto parsed = Parse(config);
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_TRUE(parsed->tied);
+  EXPECT_EQ(MambaOf(*parsed).inner, 144);
+  EXPECT_EQ(MambaOf(*parsed).state_dim, 16);
+  EXPECT_EQ(MambaOf(*parsed).dt_rank, 5);
+}
+
+TEST(ParseConfigTest, AWidthThatIsSaidWinsOverAFactor) {
+  json config = ConfigOf("tests/golden/falcon_mamba");
+  config["expand"] = 16;
+
+  EXPECT_EQ(MambaOf(*Parse(config)).inner, 128);
 }
 
 TEST(ParseConfigTest, ReadsInfinityInEachOfItsSpellings) {

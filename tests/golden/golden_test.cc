@@ -142,20 +142,22 @@ TEST_P(GoldenFamilyTest, ContinuesAsTheAuthorsCodeDoes) {
   EXPECT_GE(compared, 4u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families,
-                         GoldenFamilyTest,
-                         testing::Combine(testing::Values("mamba2",
-                                                          "mamba2_limit",
-                                                          "mamba2_groups",
-                                                          "fla_gated_deltanet"),
-                                          testing::Values(kWhole, 256, 7)),
-                         [](const testing::TestParamInfo<FamilyCase>& info) {
-                           const size_t piece = std::get<1>(info.param);
-                           return std::get<0>(info.param) + "_in_" +
-                                  (piece == kWhole
-                                       ? "one_row"
-                                       : "rows_of_" + std::to_string(piece));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Families,
+    GoldenFamilyTest,
+    testing::Combine(testing::Values("mamba",
+                                     "mamba_bias",
+                                     "falcon_mamba",
+                                     "mamba2",
+                                     "mamba2_limit",
+                                     "mamba2_groups",
+                                     "fla_gated_deltanet"),
+                     testing::Values(kWhole, 256, 100, 7, 1)),
+    [](const testing::TestParamInfo<FamilyCase>& info) {
+      const size_t piece = std::get<1>(info.param);
+      return std::get<0>(info.param) + "_in_" +
+             (piece == kWhole ? "one_row" : "rows_of_" + std::to_string(piece));
+    });
 
 struct DemoCase {
   const char* name;
