@@ -27,6 +27,10 @@ int64_t ReadIntermediate(ConfigFields& fields, int32_t hidden) {
 
 }  // namespace
 
+bool IsFla(const ConfigFields& fields) {
+  return fields.Has("norm_eps") && !fields.Has("layer_norm_epsilon");
+}
+
 void ReadFlaSizes(ConfigFields& fields, DecoderSpec& spec) {
   ReadDecoderSizes(fields, spec);
   // Old folders have the longer name.

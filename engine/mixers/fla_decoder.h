@@ -15,6 +15,10 @@
 
 namespace weir::engine {
 
+// Whether a folder that shares its model_type with one of transformers' is
+// flash-linear-attention's: the two name the norms' eps otherwise.
+bool IsFla(const ConfigFields& fields);
+
 // Reads the sizes and the norms' eps: what a mixer's own keys build on.
 void ReadFlaSizes(ConfigFields& fields, DecoderSpec& spec);
 

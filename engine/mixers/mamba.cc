@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/short_conv.h"
+#include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
 
 namespace weir::engine {
@@ -251,6 +252,17 @@ MambaShape ReadTransformersMamba(ConfigFields& fields, DecoderSpec& spec) {
 
 void ReadMamba(ConfigFields& fields, DecoderSpec& spec) {
   SetLayers(spec, ReadTransformersMamba(fields, spec));
+}
+
+void ReadFlaMamba(ConfigFields& fields, DecoderSpec& spec) {
+  ReadFlaSizes(fields, spec);
+  // Folders of before version 0.6 name it as transformers does.
+  const char* rank = fields.Has("dt_rank") ? "dt_rank" : "time_step_rank";
+  const MambaShape shape = ReadShape(fields, spec, rank);
+  IgnoreStart(fields);
+  fields.Ignore(
+      {"dt_init_floor", "dt_init_scheme", "dt_max", "dt_min", "dt_scale"});
+  SetLayers(spec, shape);
 }
 
 void ReadFalconMamba(ConfigFields& fields, DecoderSpec& spec) {

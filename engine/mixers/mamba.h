@@ -61,8 +61,10 @@ class Mamba final : public Mixer {
   Buffer d_;          // [inner]
 };
 
-// transformers' model_type mamba, and falcon_mamba.
+// transformers' model_type mamba, flash-linear-attention's mamba, and
+// transformers' falcon_mamba.
 void ReadMamba(ConfigFields& fields, DecoderSpec& spec);
+void ReadFlaMamba(ConfigFields& fields, DecoderSpec& spec);
 void ReadFalconMamba(ConfigFields& fields, DecoderSpec& spec);
 
 }  // namespace weir::engine

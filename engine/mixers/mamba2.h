@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Mamba-2 (arXiv 2405.21060) as transformers' checkpoints have it:
+// Mamba-2 (arXiv 2405.21060) as the checkpoints of transformers, of
+// flash-linear-attention and of its authors have it:
 //
 //   z, xBC, dt = W_in u             x, B, C = silu(conv(xBC))
 //   dt = clamp(softplus(dt + dt_bias), dt_min, dt_max), per head
 //   S <- exp(-exp(A_log) dt) S + B (dt x)^T;  y = S^T C + D x
-//   out = W_out (rmsnorm(y silu(z)) w)
+//   out = W_out (rmsnorm(y silu(z)) w), or W_out (rmsnorm(y) w silu(z))
 //
-// The clamp holds in prefill and decode alike, and the norm spans the whole
-// inner width whatever the number of groups of B and C.
+// The clamp holds in prefill and decode alike. transformers' norm spans the
+// whole inner width whatever the number of groups of B and C; that of the
+// others is one a group.
 //
 // Threads: as mixer.h.
 #pragma once
@@ -16,6 +18,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/kernels/pointwise.h"
 #include "engine/mixers/decoder_spec.h"
 #include "engine/mixers/mixer.h"
 
@@ -32,6 +35,8 @@ struct Mamba2Shape {
   bool bias = false;  // of W_in and W_out
   float dt_min = 0;
   float dt_max = 0;  // may be infinite
+  int32_t norm_groups = 1;
+  GateOrder order = GateOrder::kBeforeNorm;
   float eps = 0;
 };
 
@@ -67,7 +72,12 @@ class Mamba2 final : public Mixer {
   Buffer norm_;       // [inner]
 };
 
-// transformers' model_type mamba2.
+// transformers' model_type mamba2, and flash-linear-attention's.
 void ReadMamba2(ConfigFields& fields, DecoderSpec& spec);
+void ReadFlaMamba2(ConfigFields& fields, DecoderSpec& spec);
+
+// The authors' own format, which has no model_type: d_model, n_layer, ssm_cfg.
+bool IsOfficialMamba2(const ConfigFields& fields);
+void ReadOfficialMamba2(ConfigFields& fields, DecoderSpec& spec);
 
 }  // namespace weir::engine

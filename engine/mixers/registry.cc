@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/mixers/registry.h"
 
+#include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/gated_delta_net.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
@@ -11,7 +12,10 @@ namespace {
 constexpr Family kFamilies[] = {
     {"falcon_mamba", nullptr, ReadFalconMamba},
     {"gated_deltanet", nullptr, ReadGatedDeltaNet},
+    {"mamba", IsFla, ReadFlaMamba},
     {"mamba", nullptr, ReadMamba},
+    {"mamba2", IsFla, ReadFlaMamba2},
+    {"mamba2", IsOfficialMamba2, ReadOfficialMamba2, /*unnamed=*/true},
     {"mamba2", nullptr, ReadMamba2},
 };
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/model/config.h"
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "engine/config/config_fields.h"
 #include "engine/config/strict_json.h"
@@ -18,8 +21,9 @@ absl::Status Bad(const std::string& path, const std::string& what) {
 const Family* FamilyOf(ConfigFields& fields) {
   const auto& model_type = fields.Raw("model_type");
   for (const Family& family : Families()) {
-    if (model_type == family.model_type &&
-        (family.claims == nullptr || family.claims(fields))) {
+    const bool named =
+        family.unnamed ? model_type.is_null() : model_type == family.model_type;
+    if (named && (family.claims == nullptr || family.claims(fields))) {
       return &family;
     }
   }
@@ -27,11 +31,9 @@ const Family* FamilyOf(ConfigFields& fields) {
 }
 
 std::string Served() {
-  std::string names;
-  for (const Family& family : Families()) {
-    absl::StrAppend(&names, " ", family.model_type);
-  }
-  return names;
+  std::set<std::string> names;
+  for (const Family& family : Families()) names.insert(family.model_type);
+  return absl::StrJoin(names, " ");
 }
 
 }  // namespace
@@ -49,7 +51,7 @@ absl::StatusOr<DecoderSpec> ParseConfig(std::string_view text,
         path,
         absl::StrCat("key \"model_type\": ",
                      Quoted(fields.Raw("model_type").dump(-1, ' ', true)),
-                     " with these keys is not served; these are:",
+                     " with these keys is not served; these are: ",
                      Served()));
   }
   DecoderSpec spec;

@@ -215,17 +215,86 @@ TEST(ParseConfigTest, RefusesWhatIsNoConfiguration) {
   }
 }
 
-TEST(ParseConfigTest, TellsTheTwoFormatsOfMamba2Apart) {
+// One folder's norm spans all channels, the other's a group of them.
+TEST(ParseConfigTest, TellsTheFormatsOfOneModelTypeApart) {
   json config = Mamba2Config();
-  config["norm_eps"] = config["layer_norm_epsilon"];
+  ASSERT_EQ(Mamba2Of(*Parse(config)).groups, 2);
+  EXPECT_EQ(Mamba2Of(*Parse(config)).norm_groups, 1);
   config.erase("layer_norm_epsilon");
+  config["norm_eps"] = 2e-5;
+
+  ASSERT_TRUE(Parse(config).ok()) << Parse(config).status();
+  EXPECT_EQ(Mamba2Of(*Parse(config)).norm_groups, 2);
+  EXPECT_FLOAT_EQ(Mamba2Of(*Parse(config)).eps, 2e-5f);
+  config["layer_norm_epsilon"] = 1e-5;
+  EXPECT_FALSE(Parse(config).ok());
+}
+
+TEST(ParseConfigTest, ReadsTheFormatsOfFlashLinearAttention) {
+  json config = ConfigOf("tests/golden/fla_mamba2");
+  config["norm_before_gate"] = true;
+  config["dt_limit"] = {0.01, 0.5};
+  config["n_groups"] = 4;
+  config.erase("num_heads");
 
   const auto parsed = Parse(config);
 
-  ASSERT_FALSE(parsed.ok());
-  EXPECT_NE(parsed.status().message().find("flash-linear-attention"),
-            absl::string_view::npos)
-      << parsed.status();
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const Mamba2Shape shape = Mamba2Of(*parsed);
+  EXPECT_EQ(shape.heads, 8);
+  EXPECT_EQ(shape.norm_groups, 4);
+  EXPECT_EQ(shape.order, GateOrder::kAfterNorm);
+  EXPECT_FLOAT_EQ(shape.dt_min, 0.01f);
+  EXPECT_FLOAT_EQ(shape.dt_max, 0.5f);
+  ExpectRefused(config,
+                {{"D_has_hdim", "true"},
+                 {"rmsnorm", "false"},
+                 {"norm_before_gate", "1"},
+                 {"dt_limit", "[0.5, 0.1]"},
+                 {"n_groups", "3"},
+                 {"norm_eps", "0"},
+                 {"attn", "{}"}});
+  const auto mamba = Parse(ConfigOf("tests/golden/fla_mamba"));
+  ASSERT_TRUE(mamba.ok()) << mamba.status();
+  EXPECT_EQ(MambaOf(*mamba).dt_rank, 4);
+  EXPECT_FALSE(mamba->tied);
+}
+
+json OfficialMamba2Config() {
+  return json::parse(R"({
+    "d_model": 768, "d_intermediate": 0, "n_layer": 24, "vocab_size": 50277,
+    "ssm_cfg": {"layer": "Mamba2"}, "attn_layer_idx": [], "attn_cfg": {},
+    "rms_norm": true, "residual_in_fp32": true, "fused_add_norm": true,
+    "pad_vocab_size_multiple": 16, "tie_embeddings": true})");
+}
+
+TEST(ParseConfigTest, ReadsTheOfficialFormatOfMamba2) {
+  const auto parsed = Parse(OfficialMamba2Config());
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->family, "mamba2");
+  EXPECT_EQ(parsed->vocabulary, 50288);
+  EXPECT_EQ(parsed->layers, 24);
+  EXPECT_TRUE(parsed->tied);
+  EXPECT_EQ(parsed->names.embedding, "backbone.embedding.weight");
+  const Mamba2Shape shape = Mamba2Of(*parsed);
+  EXPECT_EQ(shape.heads, 24);
+  EXPECT_EQ(shape.head_dim, 64);
+  EXPECT_EQ(shape.state_dim, 128);
+  EXPECT_EQ(shape.norm_groups, 1);
+  EXPECT_FLOAT_EQ(shape.eps, 1e-5f);
+  ExpectRefused(OfficialMamba2Config(),
+                {{"d_intermediate", "2048"},
+                 {"attn_layer_idx", "[3]"},
+                 {"rms_norm", "false"},
+                 {"pad_vocab_size_multiple", "0"},
+                 {"ssm_cfg", "[]"},
+                 {"ssm_cfg", "{}"},
+                 {"ssm_cfg", R"({"layer":"Mamba1"})"},
+                 {"ssm_cfg", R"({"layer":"Mamba2","d_ssm":512})"},
+                 {"ssm_cfg", R"({"layer":"Mamba2","ngroups":7})"},
+                 {"ssm_cfg", R"({"layer":"Mamba2","unheard":7})"},
+                 {"hidden_size", "768"}});
 }
 
 TEST(ParseConfigTest, PassesOverKeysOfNoEffect) {

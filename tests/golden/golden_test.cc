@@ -151,7 +151,9 @@ INSTANTIATE_TEST_SUITE_P(
                                      "mamba2",
                                      "mamba2_limit",
                                      "mamba2_groups",
-                                     "fla_gated_deltanet"),
+                                     "fla_gated_deltanet",
+                                     "fla_mamba",
+                                     "fla_mamba2"),
                      testing::Values(kWhole, 256, 100, 7, 1)),
     [](const testing::TestParamInfo<FamilyCase>& info) {
       const size_t piece = std::get<1>(info.param);
