@@ -11,10 +11,13 @@
 
 #include <cstdint>
 
+#include "engine/kernels/activation.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/recurrence.h"
 #include "engine/kernels/selective_scan.h"
+#include "engine/kernels/rwkv.h"
 #include "engine/kernels/short_conv.h"
+#include "engine/kernels/token_shift.h"
 
 namespace weir::engine {
 
@@ -77,6 +80,25 @@ struct KernelTable {
                             int64_t end);
   void (*soft_cap)(float* x, int64_t count, float cap);
   bool (*all_finite)(const float* x, int64_t count);
+  void (*activate)(Activation kind, float* x, int64_t count);
+  void (*sigmoid_multiply)(TokenRows gate,
+                           TokenRows up,
+                           int32_t width,
+                           float* out,
+                           int64_t begin,
+                           int64_t end);
+
+  void (*shift_tokens)(const TokenShiftArgs& args, int64_t begin, int64_t end);
+  void (*lerp)(const LerpArgs& args, int64_t begin, int64_t end);
+  void (*rwkv7_terms)(const Rwkv7TermArgs& args, int64_t begin, int64_t end);
+  void (*rwkv7_values)(const float* first,
+                       const float* mix,
+                       int32_t width,
+                       float* v,
+                       int64_t begin,
+                       int64_t end);
+  void (*rwkv7_bonus)(const Rwkv7BonusArgs& args, int64_t begin, int64_t end);
+  void (*rwkv6_decay)(float* w, int64_t count);
 };
 
 // One a target file. Only the machine's own may be called through.

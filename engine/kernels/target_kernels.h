@@ -5,6 +5,7 @@
 // Threads: plain functions.
 #pragma once
 
+#include "engine/kernels/activation_kernel.h"
 #include "engine/kernels/channel_chunk_kernel.h"
 #include "engine/kernels/channel_recurrent_kernel.h"
 #include "engine/kernels/chunk_kernel.h"
@@ -13,7 +14,9 @@
 #include "engine/kernels/pointwise_kernel.h"
 #include "engine/kernels/recurrent_kernel.h"
 #include "engine/kernels/selective_scan_kernel.h"
+#include "engine/kernels/rwkv_kernel.h"
 #include "engine/kernels/short_conv_kernel.h"
+#include "engine/kernels/token_shift_kernel.h"
 
 namespace weir::engine {
 namespace {
@@ -61,6 +64,14 @@ constexpr KernelTable TargetKernels(const char* name) {
       .log_probabilities = LogProbabilityRows,
       .soft_cap = SoftCapAll,
       .all_finite = IsAllFinite,
+      .activate = ActivateAll,
+      .sigmoid_multiply = SigmoidMultiplyRows,
+      .shift_tokens = ShiftRows,
+      .lerp = LerpRows,
+      .rwkv7_terms = Rwkv7TermRows,
+      .rwkv7_values = Rwkv7ValueRows,
+      .rwkv7_bonus = Rwkv7BonusRows,
+      .rwkv6_decay = Rwkv6DecayAll,
   };
 }
 

@@ -5,6 +5,7 @@
 #include "engine/mixers/gated_delta_net.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
+#include "engine/mixers/rwkv7.h"
 
 namespace weir::engine {
 namespace {
@@ -17,6 +18,7 @@ constexpr Family kFamilies[] = {
     {"mamba2", IsFla, ReadFlaMamba2},
     {"mamba2", IsOfficialMamba2, ReadOfficialMamba2, /*unnamed=*/true},
     {"mamba2", nullptr, ReadMamba2},
+    {"rwkv7", nullptr, ReadRwkv7},
 };
 
 }  // namespace

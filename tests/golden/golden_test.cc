@@ -145,15 +145,16 @@ TEST_P(GoldenFamilyTest, ContinuesAsTheAuthorsCodeDoes) {
 INSTANTIATE_TEST_SUITE_P(
     Families,
     GoldenFamilyTest,
-    testing::Combine(testing::Values("mamba",
-                                     "mamba_bias",
-                                     "falcon_mamba",
-                                     "mamba2",
-                                     "mamba2_limit",
-                                     "mamba2_groups",
+    testing::Combine(testing::Values("falcon_mamba",
                                      "fla_gated_deltanet",
                                      "fla_mamba",
-                                     "fla_mamba2"),
+                                     "fla_mamba2",
+                                     "fla_rwkv7",
+                                     "mamba",
+                                     "mamba2",
+                                     "mamba2_groups",
+                                     "mamba2_limit",
+                                     "mamba_bias"),
                      testing::Values(kWhole, 256, 100, 7, 1)),
     [](const testing::TestParamInfo<FamilyCase>& info) {
       const size_t piece = std::get<1>(info.param);
