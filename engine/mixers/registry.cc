@@ -5,6 +5,7 @@
 #include "engine/mixers/gated_delta_net.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
+#include "engine/mixers/rwkv6.h"
 #include "engine/mixers/rwkv7.h"
 
 namespace weir::engine {
@@ -18,6 +19,7 @@ constexpr Family kFamilies[] = {
     {"mamba2", IsFla, ReadFlaMamba2},
     {"mamba2", IsOfficialMamba2, ReadOfficialMamba2, /*unnamed=*/true},
     {"mamba2", nullptr, ReadMamba2},
+    {"rwkv6", nullptr, ReadRwkv6},
     {"rwkv7", nullptr, ReadRwkv7},
 };
 
