@@ -11,37 +11,18 @@
 #include "engine/mixers/mamba2.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "tests/engine/engine_driver.h"
-#include "tests/engine/model_files.h"
+#include "tests/engine/config_case.h"
 
 namespace weir::engine {
 namespace {
 
 using nlohmann::json;
 
-json ConfigOf(const std::string& relative) {
-  return json::parse(ReadFileBytes(SourcePath(relative + "/config.json")));
-}
-
 json GatedDeltaNetConfig() {
   return ConfigOf("tests/golden/fla_gated_deltanet");
 }
 
 json Mamba2Config() { return ConfigOf("tests/golden/mamba2"); }
-
-absl::StatusOr<DecoderSpec> Parse(const json& config) {
-  return ParseConfig(config.dump(), "config.json");
-}
-
-// The parts of the first layer.
-std::vector<Sublayer> LayerOf(const DecoderSpec& spec) {
-  return spec.make_layer(0);
-}
-
-template <typename Part>
-const Part& As(const Sublayer& sublayer) {
-  return dynamic_cast<const Part&>(*sublayer.part);
-}
 
 int64_t IntermediateOf(const DecoderSpec& spec) {
   return As<SwiGlu>(LayerOf(spec)[1]).intermediate();
@@ -57,33 +38,6 @@ Mamba2Shape Mamba2Of(const DecoderSpec& spec) {
 
 MambaShape MambaOf(const DecoderSpec& spec) {
   return As<Mamba>(LayerOf(spec)[0]).shape();
-}
-
-struct BadValue {
-  const char* key;
-  const char* value;
-};
-
-void ExpectRefused(const json& good, const std::vector<BadValue>& cases) {
-  ASSERT_TRUE(Parse(good).ok()) << Parse(good).status();
-  for (const BadValue& bad : cases) {
-    // Spliced in as text: not every value here is JSON that a tree can hold.
-    json config = good;
-    config[bad.key] = "@VALUE@";
-    std::string text = config.dump();
-    const std::string mark = "\"@VALUE@\"";
-    text.replace(text.find(mark), mark.size(), bad.value);
-
-    const auto parsed = ParseConfig(text, "config.json");
-
-    ASSERT_FALSE(parsed.ok()) << bad.key << " " << bad.value;
-    const std::string message(parsed.status().message());
-    EXPECT_EQ(
-        message.rfind(
-            "CONFIG: config.json: key \"" + std::string(bad.key) + "\"", 0),
-        0u)
-        << message;
-  }
 }
 
 TEST(ParseConfigTest, RefusesValuesOutOfRangeByTheirKey) {

@@ -147,12 +147,20 @@ INSTANTIATE_TEST_SUITE_P(
     GoldenFamilyTest,
     testing::Combine(testing::Values("falcon_mamba",
                                      "fla_gated_deltanet",
-    testing::Combine(testing::Values("fla_mamba", "fla_mamba2", "fla_rwkv6", "fla_rwkv7", "mamba", "mamba2", "mamba2_groups", "mamba2_limit", "mamba_bias"),
+                                     "fla_mamba",
+                                     "fla_mamba2",
+                                     "fla_rwkv6",
+                                     "fla_rwkv7",
+                                     "mamba",
+                                     "mamba2",
+                                     "mamba2_groups",
+                                     "mamba2_limit",
+                                     "mamba_bias"),
                      testing::Values(kWhole, 256, 100, 7, 1)),
     [](const testing::TestParamInfo<FamilyCase>& info) {
-  const size_t piece = std::get<1>(info.param);
-  return std::get<0>(info.param) + "_in_" +
-         (piece == kWhole ? "one_row" : "rows_of_" + std::to_string(piece));
+      const size_t piece = std::get<1>(info.param);
+      return std::get<0>(info.param) + "_in_" +
+             (piece == kWhole ? "one_row" : "rows_of_" + std::to_string(piece));
     });
 
 struct DemoCase {
@@ -198,7 +206,7 @@ INSTANTIATE_TEST_SUITE_P(Rows,
                                          DemoCase{"rows_of_7", 7, kWhole},
                                          DemoCase{"rows_of_1", 1, 300}),
                          [](const testing::TestParamInfo<DemoCase>& info) {
-  return info.param.name;
+                           return info.param.name;
                          });
 
 }  // namespace
