@@ -12,10 +12,11 @@
 #include <cstdint>
 
 #include "engine/kernels/activation.h"
+#include "engine/kernels/channel_gates.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/recurrence.h"
-#include "engine/kernels/selective_scan.h"
 #include "engine/kernels/rwkv.h"
+#include "engine/kernels/selective_scan.h"
 #include "engine/kernels/short_conv.h"
 #include "engine/kernels/token_shift.h"
 
@@ -98,6 +99,11 @@ struct KernelTable {
                        int64_t begin,
                        int64_t end);
   void (*rwkv7_bonus)(const Rwkv7BonusArgs& args, int64_t begin, int64_t end);
+  void (*log_sigmoid_decays)(const LogSigmoidArgs& args,
+                             int64_t begin,
+                             int64_t end);
+  void (*kda_gates)(const KdaGateArgs& args, int64_t begin, int64_t end);
+  void (*hgrn_gates)(const HgrnGateArgs& args, int64_t begin, int64_t end);
   void (*rwkv6_decay)(float* w, int64_t count);
 };
 

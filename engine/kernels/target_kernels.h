@@ -7,14 +7,15 @@
 
 #include "engine/kernels/activation_kernel.h"
 #include "engine/kernels/channel_chunk_kernel.h"
+#include "engine/kernels/channel_gates_kernel.h"
 #include "engine/kernels/channel_recurrent_kernel.h"
 #include "engine/kernels/chunk_kernel.h"
 #include "engine/kernels/kernel_table.h"
 #include "engine/kernels/norm_kernel.h"
 #include "engine/kernels/pointwise_kernel.h"
 #include "engine/kernels/recurrent_kernel.h"
-#include "engine/kernels/selective_scan_kernel.h"
 #include "engine/kernels/rwkv_kernel.h"
+#include "engine/kernels/selective_scan_kernel.h"
 #include "engine/kernels/short_conv_kernel.h"
 #include "engine/kernels/token_shift_kernel.h"
 
@@ -71,6 +72,9 @@ constexpr KernelTable TargetKernels(const char* name) {
       .rwkv7_terms = Rwkv7TermRows,
       .rwkv7_values = Rwkv7ValueRows,
       .rwkv7_bonus = Rwkv7BonusRows,
+      .log_sigmoid_decays = LogSigmoidDecayRows,
+      .kda_gates = KdaGateRows,
+      .hgrn_gates = HgrnGateRows,
       .rwkv6_decay = Rwkv6DecayAll,
   };
 }

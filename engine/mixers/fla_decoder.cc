@@ -63,6 +63,27 @@ void ReadFlaLayers(ConfigFields& fields,
   };
 }
 
+int32_t HeadDim(ConfigFields& fields,
+                const char* key,
+                double otherwise,
+                int32_t hidden,
+                int32_t heads) {
+  const double all = hidden * fields.Number(key, 0, 16, otherwise);
+  const double dim = std::floor(all) / heads;
+  if (dim < 1 || dim > kHeadDimMax || dim != std::floor(dim)) {
+    fields.Fail(key,
+                absl::StrCat("times hidden_size is ",
+                             all,
+                             ", which ",
+                             heads,
+                             " heads do not share evenly, 1 to ",
+                             kHeadDimMax,
+                             " each"));
+    return 1;
+  }
+  return static_cast<int32_t>(dim);
+}
+
 int32_t ScaledDim(ConfigFields& fields,
                   const char* key,
                   double otherwise,

@@ -35,4 +35,12 @@ int32_t ScaledDim(ConfigFields& fields,
                   double otherwise,
                   int32_t whole);
 
+// The width of one of `heads` heads that share hidden times a factor; whole,
+// and within 1 to kHeadDimMax.
+int32_t HeadDim(ConfigFields& fields,
+                const char* key,
+                double otherwise,
+                int32_t hidden,
+                int32_t heads);
+
 }  // namespace weir::engine

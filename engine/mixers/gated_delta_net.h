@@ -17,17 +17,12 @@
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/decoder_spec.h"
 #include "engine/mixers/mixer.h"
+#include "engine/mixers/qkv_projection.h"
 
 namespace weir::engine {
 
 struct GatedDeltaNetShape {
-  int32_t hidden = 0;
-  int32_t heads = 0;       // value heads
-  int32_t key_heads = 0;   // divides heads
-  int32_t key_dim = 0;     // K, of one head
-  int32_t value_dim = 0;   // V, of one head
-  int32_t conv_width = 0;  // 0: no convolution, the SiLU alone
-  bool conv_bias = false;
+  QkvShape qkv;
   GateKind gate = GateKind::kSilu;  // kNone: a norm without a gate
   bool negative_eigenvalues = false;
   float eps = 0;
@@ -47,28 +42,17 @@ class GatedDeltaNet final : public Mixer {
                float* out) const override;
 
  private:
-  // Floats of one token in the workspace, by part.
-  int64_t keys() const { return int64_t{shape_.key_heads} * shape_.key_dim; }
-  int64_t values() const { return int64_t{shape_.heads} * shape_.value_dim; }
-  int64_t mixed() const { return 2 * keys() + values(); }  // q, k, v
-
-  void Activate(const Batch& batch,
-                const float* projected,
-                LayerState state,
-                float* qkv) const;
+  int64_t values() const { return qkv_.values(); }
 
   const GatedDeltaNetShape shape_;
-  // Columns of the fused projection where a part begins: q, k and v lie first.
-  const int64_t gate_column_;
+  // Columns behind q, k and v: the gate's, then a's, then b's.
   const int64_t a_column_;
   const int64_t b_column_;
-  Linear projection_;
+  QkvProjection qkv_;
   Linear out_projection_;
-  Buffer conv_;       // [W, mixed]
-  Buffer conv_bias_;  // [mixed]
-  Buffer a_log_;      // [heads]
-  Buffer dt_bias_;    // [heads]
-  Buffer norm_;       // [V]
+  Buffer a_log_;    // [heads]
+  Buffer dt_bias_;  // [heads]
+  Buffer norm_;     // [V]
 };
 
 // flash-linear-attention's model_type gated_deltanet.

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/mixers/registry.h"
 
+#include "engine/mixers/delta_net.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/gated_delta_net.h"
+#include "engine/mixers/gated_linear_attention.h"
+#include "engine/mixers/hgrn2.h"
+#include "engine/mixers/kda.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
 #include "engine/mixers/rwkv6.h"
@@ -12,8 +16,12 @@ namespace weir::engine {
 namespace {
 
 constexpr Family kFamilies[] = {
+    {"delta_net", nullptr, ReadDeltaNet},
     {"falcon_mamba", nullptr, ReadFalconMamba},
     {"gated_deltanet", nullptr, ReadGatedDeltaNet},
+    {"gla", nullptr, ReadGatedLinearAttention},
+    {"hgrn2", nullptr, ReadHgrn2},
+    {"kda", nullptr, ReadKda},
     {"mamba", IsFla, ReadFlaMamba},
     {"mamba", nullptr, ReadMamba},
     {"mamba2", IsFla, ReadFlaMamba2},

@@ -280,11 +280,11 @@ TEST(ParseConfigTest, ReadsGatedDeltaNet) {
   EXPECT_EQ(parsed->start_token, 1u);
   EXPECT_FALSE(parsed->tied);
   const GatedDeltaNetShape shape = GatedDeltaNetOf(*parsed);
-  EXPECT_EQ(shape.heads, 2);
-  EXPECT_EQ(shape.key_heads, 2);
-  EXPECT_EQ(shape.key_dim, 16);
-  EXPECT_EQ(shape.value_dim, 32);
-  EXPECT_EQ(shape.conv_width, 4);
+  EXPECT_EQ(shape.qkv.heads, 2);
+  EXPECT_EQ(shape.qkv.key_heads, 2);
+  EXPECT_EQ(shape.qkv.key_dim, 16);
+  EXPECT_EQ(shape.qkv.value_dim, 32);
+  EXPECT_EQ(shape.qkv.conv_width, 4);
   EXPECT_EQ(shape.gate, GateKind::kSilu);
 }
 
@@ -300,9 +300,9 @@ TEST(ParseConfigTest, ReadsTheOptionsOfGatedDeltaNet) {
 
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   const GatedDeltaNetShape shape = GatedDeltaNetOf(*parsed);
-  EXPECT_EQ(shape.heads, 6);
-  EXPECT_EQ(shape.key_heads, 2);
-  EXPECT_EQ(shape.conv_width, 0);
+  EXPECT_EQ(shape.qkv.heads, 6);
+  EXPECT_EQ(shape.qkv.key_heads, 2);
+  EXPECT_EQ(shape.qkv.conv_width, 0);
   EXPECT_TRUE(shape.negative_eigenvalues);
   EXPECT_EQ(shape.gate, GateKind::kSigmoid);
   EXPECT_FALSE(parsed->start_token.has_value());

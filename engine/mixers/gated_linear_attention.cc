@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/mixers/gated_linear_attention.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/kernels/channel_gates.h"
+#include "engine/kernels/pointwise.h"
+#include "engine/mixers/fla_decoder.h"
+#include "engine/mixers/parallel.h"
+
+namespace weir::engine {
+namespace {
+
+constexpr int64_t kRank = 16;  // of the decay; no configuration names it
+
+}  // namespace
+
+GatedLinearAttention::GatedLinearAttention(
+    const GatedLinearAttentionShape& shape)
+    : shape_(shape),
+      down_column_(shape.gate ? int64_t{shape.qkv.heads} * shape.qkv.value_dim
+                              : 0),
+      qkv_(shape.qkv, down_column_ + kRank),
+      decay_up_(kRank, keys(), true),
+      out_projection_(values(), shape.qkv.hidden, false),
+      norm_(shape.qkv.value_dim) {}
+
+std::vector<WeightSlot> GatedLinearAttention::Weights() {
+  std::vector<WeightSlot> slots = qkv_.Weights();
+  if (shape_.gate) slots.push_back(qkv_.Extra("g_proj.weight", 0, values()));
+  slots.push_back(qkv_.Extra("gk_proj.0.weight", down_column_, kRank));
+  slots.push_back(decay_up_.Rows("gk_proj.1.weight", 0, keys()));
+  slots.push_back(decay_up_.Bias("gk_proj.1.bias", 0, keys()));
+  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
+  slots.push_back({.name = shape_.gate && shape_.fused_norm
+                               ? "g_norm_swish_gate.weight"
+                               : "g_norm.weight",
+                   .shape = {shape_.qkv.value_dim},
+                   .buffer = &norm_});
+  return slots;
+}
+
+std::vector<StateTensor> GatedLinearAttention::State() const {
+  const QkvShape& qkv = shape_.qkv;
+  std::vector<StateTensor> tensors = {
+      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, qkv.key_dim}}};
+  for (StateTensor& tensor : qkv_.State()) tensors.push_back(std::move(tensor));
+  return tensors;
+}
+
+int64_t GatedLinearAttention::workspace_floats() const {
+  return qkv_.workspace_floats() + kRank + keys() + values();
+}
+
+void GatedLinearAttention::Forward(const MixerInput& input,
+                                   float* workspace,
+                                   float* out) const {
+  const Batch& batch = *input.batch;
+  const int64_t tokens = batch.tokens;
+  const int32_t heads = shape_.qkv.heads;
+  float* middle = workspace + tokens * qkv_.workspace_floats();
+  float* log2_decay = middle + tokens * kRank;
+  float* mixed_out = log2_decay + tokens * keys();
+
+  const QkvProjection::Result qkv =
+      qkv_.Forward(input, input.state.first + 1, workspace);
+  qkv_.ScaleQueries(qkv, tokens);
+  const TokenRows extra = qkv.extra;
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::copy_n(extra.data + t * extra.stride + down_column_,
+                kRank,
+                middle + t * kRank);
+  }
+  decay_up_.Forward(middle, tokens, log2_decay);
+  const LogSigmoidArgs decays = {.width = static_cast<int32_t>(keys()),
+                                 .x = {log2_decay, keys()},
+                                 .scale = 1 / shape_.normalizer,
+                                 .low = shape_.low,
+                                 .log2_decay = log2_decay};
+  ParallelFor(tokens, 8 * keys(), [&](int64_t begin, int64_t end) {
+    LogSigmoidDecays(decays, begin, end);
+  });
+  RunRecurrence(batch,
+                {.decay = DecayKind::kKey,
+                 .heads = heads,
+                 .key_heads = shape_.qkv.key_heads,
+                 .key_dim = shape_.qkv.key_dim,
+                 .value_dim = shape_.qkv.value_dim,
+                 .q = {qkv.q, qkv.stride},
+                 .k = {qkv.k, qkv.stride},
+                 .v = {qkv.v, qkv.stride},
+                 .log2_decay = {log2_decay, keys()},
+                 .out = mixed_out,
+                 .out_stride = values(),
+                 .state = input.state.pool->base(input.state.first),
+                 .state_stride = input.state.pool->stride(input.state.first)});
+  const GatedNormArgs norm = {
+      .groups = heads,
+      .width = shape_.qkv.value_dim,
+      .x = {mixed_out, values()},
+      .z = extra,
+      .weight = norm_.data(),
+      .shared_weight = true,
+      .eps = shape_.eps,
+      .gate = shape_.gate ? GateKind::kSilu : GateKind::kNone,
+      .order = GateOrder::kAfterNorm,
+      .out = mixed_out};
+  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
+    GatedNorm(norm, begin, end);
+  });
+  out_projection_.Forward(mixed_out, tokens, out);
+}
+
+void ReadGatedLinearAttention(ConfigFields& fields, DecoderSpec& spec) {
+  ReadFlaSizes(fields, spec);
+  GatedLinearAttentionShape shape;
+  shape.eps = spec.norm.eps;
+  QkvShape& qkv = shape.qkv;
+  qkv.hidden = spec.hidden;
+  qkv.heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
+  qkv.key_heads = qkv.heads;
+  if (fields.Int("num_kv_heads", 1, kHeadsMax, qkv.heads) != qkv.heads) {
+    fields.Fail("num_kv_heads", "queries that share keys are not served");
+  }
+  qkv.key_dim = HeadDim(fields, "expand_k", 0.5, spec.hidden, qkv.heads);
+  qkv.value_dim = HeadDim(fields, "expand_v", 1.0, spec.hidden, qkv.heads);
+  ReadConvolution(fields, false, qkv);
+  shape.gate = fields.Bool("use_output_gate", true);
+  shape.fused_norm = fields.Bool("fuse_norm", true);
+  shape.normalizer =
+      static_cast<float>(fields.Number("gate_logit_normalizer", 0, 1e4, 16));
+  if (!fields.Raw("clamp_min").is_null()) {
+    shape.low = static_cast<float>(fields.Number("clamp_min", -1e4, -1e-6));
+  }
+  fields.Null("feature_map", "features of keys are not served here");
+  if (!fields.Bool("use_gk", true)) {
+    fields.Fail("use_gk", "a mixer without its decay is not served");
+  }
+  if (fields.Bool("use_gv", false)) {
+    fields.Fail("use_gv", "decays of value channels are not served here");
+  }
+  fields.OneOf(
+      "attn_mode", {"chunk", "fused_chunk", "fused_recurrent"}, "chunk");
+  ReadFlaLayers(fields, spec, [shape](int32_t) {
+    return std::make_unique<GatedLinearAttention>(shape);
+  });
+}
+
+}  // namespace weir::engine

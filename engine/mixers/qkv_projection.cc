@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/mixers/qkv_projection.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "engine/kernels/pointwise.h"
+#include "engine/kernels/short_conv.h"
+#include "engine/mixers/parallel.h"
+
+namespace weir::engine {
+namespace {
+
+// The norm of q and k is taken of their squares plus this, in every
+// checkpoint; the configuration does not name it.
+constexpr float kLengthEps = 1e-6f;
+// Rows of the projection begin at cache lines.
+constexpr int64_t kRowFloats = 16;
+
+int64_t RoundUp(int64_t value) {
+  return (value + kRowFloats - 1) / kRowFloats * kRowFloats;
+}
+
+int64_t Mixed(const QkvShape& shape) {
+  return int64_t{2} * shape.key_heads * shape.key_dim +
+         int64_t{shape.heads} * shape.value_dim;
+}
+
+}  // namespace
+
+void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape) {
+  const bool conv = fields.Bool("use_short_conv", otherwise);
+  const bool bias = fields.Bool("conv_bias", false);
+  const int64_t width =
+      fields.Int("conv_size", kConvWidthMin, kConvWidthMax, 4);
+  shape.conv_width = conv ? static_cast<int32_t>(width) : 0;
+  shape.conv_bias = conv && bias;
+}
+
+QkvProjection::QkvProjection(const QkvShape& shape, int64_t extra_columns)
+    : shape_(shape),
+      projection_(shape.hidden, RoundUp(Mixed(shape) + extra_columns), false),
+      conv_(shape.conv_width * Mixed(shape)),
+      conv_bias_(shape.conv_bias ? Mixed(shape) : 0) {}
+
+std::vector<WeightSlot> QkvProjection::Weights() {
+  struct Part {
+    std::string name;
+    int64_t first;
+    int64_t channels;
+  };
+  std::vector<WeightSlot> slots;
+  for (const Part& part : {Part{"q", 0, keys()},
+                           Part{"k", keys(), keys()},
+                           Part{"v", 2 * keys(), values()}}) {
+    slots.push_back(projection_.Rows(
+        part.name + "_proj.weight", part.first, part.channels));
+    if (shape_.conv_width == 0) continue;
+    slots.push_back({.name = part.name + "_conv1d.weight",
+                     .shape = {part.channels, 1, shape_.conv_width},
+                     .buffer = &conv_,
+                     .offset = part.first,
+                     .taps_pitch = mixed()});
+    if (!shape_.conv_bias) continue;
+    slots.push_back({.name = part.name + "_conv1d.bias",
+                     .shape = {part.channels},
+                     .buffer = &conv_bias_,
+                     .offset = part.first});
+  }
+  return slots;
+}
+
+WeightSlot QkvProjection::Extra(std::string name, int64_t first, int64_t rows) {
+  return projection_.Rows(std::move(name), mixed() + first, rows);
+}
+
+std::vector<StateTensor> QkvProjection::State() const {
+  if (shape_.conv_width == 0) return {};
+  return {{.name = "conv", .shape = {shape_.conv_width - 1, mixed()}}};
+}
+
+int64_t QkvProjection::workspace_floats() const {
+  const bool apart = shape_.conv_width > 0 || shape_.silu;
+  return projection_.outputs() + (apart ? mixed() : 0);
+}
+
+QkvProjection::Result QkvProjection::Forward(const MixerInput& input,
+                                             size_t conv,
+                                             float* workspace) const {
+  const Batch& batch = *input.batch;
+  const int64_t width = projection_.outputs();
+  float* projected = workspace;
+  float* qkv = projected + batch.tokens * width;
+  projection_.Forward(input.x, batch.tokens, projected);
+  const TokenRows in = {projected, width};
+  int64_t stride = mixed();
+  if (shape_.conv_width > 0) {
+    RunShortConv(batch,
+                 {.channels = static_cast<int32_t>(mixed()),
+                  .width = shape_.conv_width,
+                  .x = in,
+                  .weight = conv_.data(),
+                  .bias = conv_bias_.data(),
+                  .out = qkv,
+                  .out_stride = mixed(),
+                  .state = input.state.pool->base(conv),
+                  .state_stride = input.state.pool->stride(conv)});
+  } else if (shape_.silu) {
+    ParallelFor(batch.tokens, mixed(), [&](int64_t begin, int64_t end) {
+      SiluMultiply(in, {}, static_cast<int32_t>(mixed()), qkv, begin, end);
+    });
+  } else {
+    qkv = projected;
+    stride = width;
+  }
+  return {.q = qkv,
+          .k = qkv + keys(),
+          .v = qkv + 2 * keys(),
+          .stride = stride,
+          .extra = {projected + mixed(), width}};
+}
+
+float QkvProjection::QueryScale() const {
+  return 1.0f / std::sqrt(static_cast<float>(shape_.key_dim));
+}
+
+void QkvProjection::Normalize(const Result& result, int64_t tokens) const {
+  ParallelFor(tokens, 2 * keys(), [&](int64_t begin, int64_t end) {
+    for (float* x : {result.q, result.k}) {
+      L2NormalizeHeads(x,
+                       result.stride,
+                       shape_.key_heads,
+                       shape_.key_dim,
+                       kLengthEps,
+                       x == result.q ? QueryScale() : 1.0f,
+                       begin,
+                       end);
+    }
+  });
+}
+
+void QkvProjection::ScaleQueries(const Result& result, int64_t tokens) const {
+  const float scale = QueryScale();
+  const int64_t width = keys();
+  ParallelFor(tokens, width, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* q = result.q + t * result.stride;
+      for (int64_t i = 0; i < width; ++i) q[i] *= scale;
+    }
+  });
+}
+
+}  // namespace weir::engine

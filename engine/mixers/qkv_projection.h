@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Queries, keys and values as flash-linear-attention's layers make them: one
+// product for all of a layer's projections, then for q, k and v a short
+// convolution each, SiLU, and a norm or a scale.
+//
+// Threads: as linear.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/mixer.h"
+
+namespace weir::engine {
+
+struct QkvShape {
+  int32_t hidden = 0;
+  int32_t heads = 0;       // value heads
+  int32_t key_heads = 0;   // divides heads
+  int32_t key_dim = 0;     // K, of one head
+  int32_t value_dim = 0;   // V, of one head
+  int32_t conv_width = 0;  // 0: no convolution
+  bool conv_bias = false;
+  bool silu = false;  // without a convolution, which brings its own
+};
+
+// Reads num_heads, use_short_conv, conv_size and conv_bias.
+void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape);
+
+class QkvProjection {
+ public:
+  // `extra_columns` of the product follow q, k and v, as they are.
+  QkvProjection(const QkvShape& shape, int64_t extra_columns);
+
+  // q_proj, k_proj, v_proj and their convolutions.
+  std::vector<WeightSlot> Weights();
+  // A tensor whose rows make the extra columns from `first` on.
+  WeightSlot Extra(std::string name, int64_t first, int64_t rows);
+  // "conv", or nothing.
+  std::vector<StateTensor> State() const;
+  int64_t workspace_floats() const;
+
+  struct Result {
+    float* q = nullptr;  // [T][key_heads, K]
+    float* k = nullptr;  // [T][key_heads, K]
+    float* v = nullptr;  // [T][heads, V]
+    int64_t stride = 0;  // floats between two tokens of each
+    TokenRows extra;     // [T][extra_columns]
+  };
+  // `conv` is the layer's tensor of State().
+  Result Forward(const MixerInput& input, size_t conv, float* workspace) const;
+
+  // q and k to length one, per head, and q times K^-1/2.
+  void Normalize(const Result& result, int64_t tokens) const;
+  // q times K^-1/2.
+  void ScaleQueries(const Result& result, int64_t tokens) const;
+
+  int64_t keys() const { return int64_t{shape_.key_heads} * shape_.key_dim; }
+  int64_t values() const { return int64_t{shape_.heads} * shape_.value_dim; }
+
+ private:
+  int64_t mixed() const { return 2 * keys() + values(); }
+  float QueryScale() const;
+
+  const QkvShape shape_;
+  Linear projection_;
+  Buffer conv_;       // [W, mixed]
+  Buffer conv_bias_;  // [mixed]
+};
+
+}  // namespace weir::engine
