@@ -13,6 +13,7 @@
 
 #include "engine/kernels/activation.h"
 #include "engine/kernels/channel_gates.h"
+#include "engine/kernels/mlstm.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/recurrence.h"
 #include "engine/kernels/rwkv.h"
@@ -37,6 +38,10 @@ struct KernelTable {
                          int64_t begin,
                          int64_t end);
   void (*short_conv)(const ShortConvArgs& args, int64_t begin, int64_t end);
+
+  void (*mlstm_gates)(const MlstmGateArgs& args, int64_t begin, int64_t end);
+  void (*mlstm_values)(const MlstmValueArgs& args, int64_t begin, int64_t end);
+  void (*mlstm_read)(const MlstmReadArgs& args, int64_t begin, int64_t end);
 
   void (*norm)(const NormArgs& args,
                TokenRows x,

@@ -11,6 +11,7 @@
 #include "engine/kernels/channel_recurrent_kernel.h"
 #include "engine/kernels/chunk_kernel.h"
 #include "engine/kernels/kernel_table.h"
+#include "engine/kernels/mlstm_kernel.h"
 #include "engine/kernels/norm_kernel.h"
 #include "engine/kernels/pointwise_kernel.h"
 #include "engine/kernels/recurrent_kernel.h"
@@ -54,6 +55,9 @@ constexpr KernelTable TargetKernels(const char* name) {
       .chunk = Chunk,
       .selective_scan = Scan,
       .short_conv = Convolve,
+      .mlstm_gates = MlstmGateRows,
+      .mlstm_values = MlstmValueRows,
+      .mlstm_read = MlstmReadRows,
       .norm = NormRows,
       .add_norm = AddNormRows,
       .gated_norm = GatedNormRows,

@@ -3,13 +3,15 @@
 
 namespace weir::engine {
 
-void ReadDecoderSizes(ConfigFields& fields, DecoderSpec& spec) {
+void ReadDecoderSizes(ConfigFields& fields,
+                      DecoderSpec& spec,
+                      const char* hidden,
+                      const char* layers) {
   if (fields.Has("auto_map")) {
     fields.Fail("auto_map", "names code to run, and none is ever run");
   }
-  spec.hidden = static_cast<int32_t>(fields.Int("hidden_size", 1, kHiddenMax));
-  spec.layers =
-      static_cast<int32_t>(fields.Int("num_hidden_layers", 1, kLayersMax));
+  spec.hidden = static_cast<int32_t>(fields.Int(hidden, 1, kHiddenMax));
+  spec.layers = static_cast<int32_t>(fields.Int(layers, 1, kLayersMax));
   spec.vocabulary =
       static_cast<int32_t>(fields.Int("vocab_size", 1, kVocabularyMax));
   spec.tied = fields.Bool("tie_word_embeddings", false);

@@ -82,6 +82,10 @@ struct DecoderSpec {
 
 // The keys that nearly all families have: hidden_size, num_hidden_layers,
 // vocab_size, tie_word_embeddings, bos_token_id, max_position_embeddings.
-void ReadDecoderSizes(ConfigFields& fields, DecoderSpec& spec);
+// The first two have other names in some formats.
+void ReadDecoderSizes(ConfigFields& fields,
+                      DecoderSpec& spec,
+                      const char* hidden = "hidden_size",
+                      const char* layers = "num_hidden_layers");
 
 }  // namespace weir::engine

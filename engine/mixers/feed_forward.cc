@@ -1,20 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/mixers/feed_forward.h"
 
+#include <string>
+
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/parallel.h"
 
 namespace weir::engine {
 
-SwiGlu::SwiGlu(int64_t hidden, int64_t intermediate)
+SwiGlu::SwiGlu(int64_t hidden, int64_t intermediate, const Names& names)
     : intermediate_(intermediate),
+      names_(names),
       gate_up_(hidden, 2 * intermediate, false),
       down_(intermediate, hidden, false) {}
 
 std::vector<WeightSlot> SwiGlu::Weights() {
-  return {gate_up_.Rows("gate_proj.weight", 0, intermediate_),
-          gate_up_.Rows("up_proj.weight", intermediate_, intermediate_),
-          down_.Rows("down_proj.weight", 0, down_.outputs())};
+  const std::string gate = std::string(names_.gate) + ".weight";
+  const std::string up = names_.up;
+  std::vector<WeightSlot> slots = {
+      down_.Rows(std::string(names_.down) + ".weight", 0, down_.outputs())};
+  if (up.empty()) {
+    slots.push_back(gate_up_.Rows(gate, 0, 2 * intermediate_));
+  } else {
+    slots.push_back(gate_up_.Rows(gate, 0, intermediate_));
+    slots.push_back(
+        gate_up_.Rows(up + ".weight", intermediate_, intermediate_));
+  }
+  return slots;
 }
 
 void SwiGlu::Forward(const MixerInput& input,

@@ -15,7 +15,17 @@ namespace weir::engine {
 
 class SwiGlu final : public Mixer {
  public:
-  SwiGlu(int64_t hidden, int64_t intermediate);
+  // Of its tensors, without ".weight". Without an `up` the gate's tensor holds
+  // both, one after the other.
+  struct Names {
+    const char* gate = "gate_proj";
+    const char* up = "up_proj";
+    const char* down = "down_proj";
+  };
+
+  SwiGlu(int64_t hidden, int64_t intermediate, const Names& names);
+  SwiGlu(int64_t hidden, int64_t intermediate)
+      : SwiGlu(hidden, intermediate, Names()) {}
 
   int64_t intermediate() const { return intermediate_; }
 
@@ -28,6 +38,7 @@ class SwiGlu final : public Mixer {
 
  private:
   const int64_t intermediate_;
+  const Names names_;
   Linear gate_up_;
   Linear down_;
 };

@@ -9,6 +9,7 @@
 #include "engine/mixers/kda.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
+#include "engine/mixers/mlstm.h"
 #include "engine/mixers/rwkv6.h"
 #include "engine/mixers/rwkv7.h"
 
@@ -29,6 +30,7 @@ constexpr Family kFamilies[] = {
     {"mamba2", nullptr, ReadMamba2},
     {"rwkv6", nullptr, ReadRwkv6},
     {"rwkv7", nullptr, ReadRwkv7},
+    {"xlstm", nullptr, ReadXlstm},
 };
 
 }  // namespace

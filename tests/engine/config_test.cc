@@ -9,6 +9,7 @@
 #include "engine/mixers/gated_delta_net.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
+#include "engine/mixers/mlstm.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/engine/config_case.h"
@@ -383,6 +384,44 @@ TEST(ParseConfigTest, AWidthThatIsSaidWinsOverAFactor) {
   config["expand"] = 16;
 
   EXPECT_EQ(MambaOf(*Parse(config)).inner, 128);
+}
+
+TEST(ParseConfigTest, ReadsXlstm) {
+  json config = ConfigOf("tests/golden/xlstm");
+  const auto parsed = Parse(config);
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->logit_cap, 30);
+  EXPECT_EQ(IntermediateOf(*parsed), 128);  // 96 up to a multiple of 64
+  const MlstmShape shape = As<Mlstm>(LayerOf(*parsed)[0]).shape();
+  EXPECT_EQ(shape.heads, 4);
+  EXPECT_EQ(shape.key_dim, 16);
+  EXPECT_EQ(shape.value_dim, 32);
+  EXPECT_EQ(shape.gate_cap, 15);
+  EXPECT_FALSE(shape.fused);
+  ExpectRefused(config,
+                {{"embedding_dim", "65"},
+                 {"num_blocks", "3"},
+                 {"num_heads", "0"},
+                 {"qk_dim_factor", "0.01"},
+                 {"qk_dim_factor", "0.98"},
+                 {"v_dim_factor", "0"},
+                 {"v_dim_factor", "65"},
+                 {"gate_soft_cap", "0"},
+                 {"output_logit_soft_cap", "-30"},
+                 {"eps", "0"},
+                 {"norm_eps", "NaN"},
+                 {"ffn_proj_factor", "0"},
+                 {"ffn_round_up_to_multiple_of", "0"},
+                 {"weight_mode", "\"sparse\""},
+                 {"use_bias", "true"},
+                 {"add_out_norm", "false"},
+                 {"slstm_at", "[1]"}});
+  config.erase("hidden_size");
+  config.erase("num_hidden_layers");
+  EXPECT_TRUE(Parse(config).ok()) << Parse(config).status();
+  config.erase("num_blocks");
+  EXPECT_FALSE(Parse(config).ok());
 }
 
 TEST(ParseConfigTest, ReadsInfinityInEachOfItsSpellings) {

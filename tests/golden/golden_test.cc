@@ -159,7 +159,8 @@ INSTANTIATE_TEST_SUITE_P(
                                      "mamba2",
                                      "mamba2_groups",
                                      "mamba2_limit",
-                                     "mamba_bias"),
+                                     "mamba_bias",
+                                     "xlstm"),
                      testing::Values(kWhole, 256, 100, 7, 1)),
     [](const testing::TestParamInfo<FamilyCase>& info) {
       const size_t piece = std::get<1>(info.param);
