@@ -75,12 +75,12 @@ void HgrnGateRows(const HgrnGateArgs& args, int64_t begin, int64_t end) {
     // bit, and next to zero 1 - k would have none.
     for (int32_t i = 0; i < args.width; ++i) {
       const double low = args.low == nullptr ? 0 : args.low[i];
-      const double kept =
+      const double natural =
           k[i] < 0.5F
-              ? -double{k[i]}
-              : low + (1 - low) / (1 + __builtin_exp(-double{f[i]})) - 1;
-      log2_decay[i] =
-          static_cast<float>(__builtin_log1p(kept) * 1.4426950408889634);
+              ? __builtin_log1p(-double{k[i]})
+              : __builtin_log(low +
+                              (1 - low) / (1 + __builtin_exp(-double{f[i]})));
+      log2_decay[i] = static_cast<float>(natural * 1.4426950408889634);
     }
   }
 }

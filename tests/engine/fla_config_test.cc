@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The configurations of flash-linear-attention's DeltaNet, KDA, GLA and HGRN2.
+#include <string>
+#include <vector>
+
+#include "engine/mixers/delta_net.h"
+#include "engine/mixers/gated_linear_attention.h"
+#include "engine/mixers/hgrn2.h"
+#include "engine/mixers/kda.h"
+#include "gtest/gtest.h"
+#include "tests/engine/config_case.h"
+
+namespace weir::engine {
+namespace {
+
+using nlohmann::json;
+
+TEST(ParseConfigTest, RefusesDeltaNetValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/fla_delta_net"),
+                {
+                    {"num_heads", "0"},
+                    {"expand_k", "0"},
+                    {"expand_k", "0.1"},
+                    {"expand_v", "17"},
+                    {"conv_size", "1"},
+                    {"use_beta", "1"},
+                    {"qk_norm", "\"sum\""},
+                    {"qk_activation", "\"elu\""},
+                    {"use_output_norm", "false"},
+                    {"norm_eps", "0"},
+                    {"attn", R"({"layers":[1]})"},
+                    {"feature_map", "\"elu\""},
+                });
+}
+
+TEST(ParseConfigTest, RefusesKdaValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/fla_kda"),
+                {
+                    {"num_heads", "0"},
+                    {"num_v_heads", "3"},
+                    {"head_dim", "0"},
+                    {"expand_v", "0.03"},
+                    {"lower_bound", "1"},
+                    {"lower_bound", "NaN"},
+                    {"safe_gate", "true"},
+                    {"allow_neg_eigval", "\"no\""},
+                    {"attn", R"({"layers":[1]})"},
+                });
+}
+
+TEST(ParseConfigTest, RefusesGlaValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/fla_gla"),
+                {
+                    {"num_heads", "0"},
+                    {"num_kv_heads", "1"},
+                    {"expand_k", "0.01"},
+                    {"gate_logit_normalizer", "0"},
+                    {"clamp_min", "1"},
+                    {"feature_map", "\"relu\""},
+                    {"use_gk", "false"},
+                    {"use_gv", "true"},
+                    {"elementwise_affine", "false"},
+                });
+}
+
+TEST(ParseConfigTest, RefusesHgrn2ValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/fla_hgrn2"),
+                {
+                    {"expand_ratio", "0"},
+                    {"expand_ratio", "15"},
+                    {"use_short_conv", "true"},
+                    {"use_lower_bound", "0"},
+                    {"attn_mode", "\"parallel\""},
+                });
+}
+
+TEST(ParseConfigTest, ReadsTheOptionsOfTheFlaFamilies) {
+  json config = ConfigOf("tests/golden/fla_kda");
+  config["lower_bound"] = -5;
+  config["safe_gate"] = true;
+  config["num_v_heads"] = 4;
+  const auto kda = Parse(config);
+  ASSERT_TRUE(kda.ok()) << kda.status();
+  const KdaShape kda_shape = As<Kda>(LayerOf(*kda)[0]).shape();
+  EXPECT_EQ(kda_shape.bound, -5);
+  EXPECT_EQ(kda_shape.qkv.heads, 4);
+  EXPECT_EQ(kda_shape.qkv.key_heads, 2);
+
+  config = ConfigOf("tests/golden/fla_delta_net");
+  config["use_gate"] = true;
+  config["use_short_conv"] = false;
+  const auto delta_net = Parse(config);
+  ASSERT_TRUE(delta_net.ok()) << delta_net.status();
+  const DeltaNetShape delta_shape =
+      As<DeltaNet>(LayerOf(*delta_net)[0]).shape();
+  EXPECT_TRUE(delta_shape.gate);
+  EXPECT_EQ(delta_shape.qkv.conv_width, 0);
+
+  config = ConfigOf("tests/golden/fla_gla");
+  config["gate_logit_normalizer"] = 8;
+  config["clamp_min"] = -3;
+  const auto gla = Parse(config);
+  ASSERT_TRUE(gla.ok()) << gla.status();
+  const GatedLinearAttentionShape gla_shape =
+      As<GatedLinearAttention>(LayerOf(*gla)[0]).shape();
+  EXPECT_EQ(gla_shape.normalizer, 8);
+  EXPECT_EQ(gla_shape.low, -3);
+  EXPECT_EQ(gla_shape.qkv.key_dim, 16);
+
+  config = ConfigOf("tests/golden/fla_hgrn2");
+  config["use_lower_bound"] = false;
+  const auto hgrn2 = Parse(config);
+  ASSERT_TRUE(hgrn2.ok()) << hgrn2.status();
+  EXPECT_TRUE(hgrn2->shared.empty());
+}
+
+}  // namespace
+}  // namespace weir::engine
