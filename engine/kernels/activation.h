@@ -11,7 +11,14 @@
 
 namespace weir::engine {
 
-enum class Activation { kNone, kTanh, kSigmoid, kSquaredRelu };
+enum class Activation {
+  kNone,
+  kTanh,
+  kSigmoid,
+  kRelu,
+  kSquaredRelu,
+  kEluPlusOne,  // x + 1 above zero, e^x below
+};
 
 // x = f(x), over x [count]; kSquaredRelu is max(x, 0)^2.
 void Activate(Activation kind, float* x, int64_t count);

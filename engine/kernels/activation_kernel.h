@@ -29,6 +29,18 @@ void ActivateAll(Activation kind, float* x, int64_t count) {
     case Activation::kSigmoid:
       ForAll(x, count, [](Vec y) { return Sigmoid(y); });
       return;
+    case Activation::kRelu:
+      ForAll(x, count, [](Vec y) {
+        const Vec zero = {};
+        return y < zero ? zero : y;
+      });
+      return;
+    case Activation::kEluPlusOne:
+      ForAll(x, count, [](Vec y) {
+        const Vec zero = {};
+        return y < zero ? Exp(y) : y + Broadcast(1.0F);
+      });
+      return;
     case Activation::kSquaredRelu:
       // A NaN is not below zero, and so stays one.
       ForAll(x, count, [](Vec y) {

@@ -121,11 +121,7 @@ void ReadGatedLinearAttention(ConfigFields& fields, DecoderSpec& spec) {
   shape.eps = spec.norm.eps;
   QkvShape& qkv = shape.qkv;
   qkv.hidden = spec.hidden;
-  qkv.heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
-  qkv.key_heads = qkv.heads;
-  if (fields.Int("num_kv_heads", 1, kHeadsMax, qkv.heads) != qkv.heads) {
-    fields.Fail("num_kv_heads", "queries that share keys are not served");
-  }
+  ReadHeads(fields, qkv);
   qkv.key_dim = HeadDim(fields, "expand_k", 0.5, spec.hidden, qkv.heads);
   qkv.value_dim = HeadDim(fields, "expand_v", 1.0, spec.hidden, qkv.heads);
   ReadConvolution(fields, false, qkv);

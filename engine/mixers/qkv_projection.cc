@@ -29,6 +29,14 @@ int64_t Mixed(const QkvShape& shape) {
 
 }  // namespace
 
+void ReadHeads(ConfigFields& fields, QkvShape& shape) {
+  shape.heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
+  shape.key_heads = shape.heads;
+  if (fields.Int("num_kv_heads", 1, kHeadsMax, shape.heads) != shape.heads) {
+    fields.Fail("num_kv_heads", "queries that share keys are not served");
+  }
+}
+
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape) {
   const bool conv = fields.Bool("use_short_conv", otherwise);
   const bool bias = fields.Bool("conv_bias", false);

@@ -26,7 +26,9 @@ struct QkvShape {
   bool silu = false;  // without a convolution, which brings its own
 };
 
-// Reads num_heads, use_short_conv, conv_size and conv_bias.
+// Reads num_heads and num_kv_heads, of which there are as many.
+void ReadHeads(ConfigFields& fields, QkvShape& shape);
+// Reads use_short_conv, conv_size and conv_bias.
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape);
 
 class QkvProjection {

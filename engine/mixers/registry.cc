@@ -7,9 +7,11 @@
 #include "engine/mixers/gated_linear_attention.h"
 #include "engine/mixers/hgrn2.h"
 #include "engine/mixers/kda.h"
+#include "engine/mixers/linear_attention.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
 #include "engine/mixers/mlstm.h"
+#include "engine/mixers/retention.h"
 #include "engine/mixers/rwkv6.h"
 #include "engine/mixers/rwkv7.h"
 
@@ -23,11 +25,13 @@ constexpr Family kFamilies[] = {
     {"gla", nullptr, ReadGatedLinearAttention},
     {"hgrn2", nullptr, ReadHgrn2},
     {"kda", nullptr, ReadKda},
+    {"linear_attn", nullptr, ReadLinearAttention},
     {"mamba", IsFla, ReadFlaMamba},
     {"mamba", nullptr, ReadMamba},
     {"mamba2", IsFla, ReadFlaMamba2},
     {"mamba2", IsOfficialMamba2, ReadOfficialMamba2, /*unnamed=*/true},
     {"mamba2", nullptr, ReadMamba2},
+    {"retnet", nullptr, ReadRetention},
     {"rwkv6", nullptr, ReadRwkv6},
     {"rwkv7", nullptr, ReadRwkv7},
     {"xlstm", nullptr, ReadXlstm},

@@ -75,6 +75,33 @@ TEST(ParseConfigTest, RefusesHgrn2ValuesOutOfRangeByTheirKey) {
                 });
 }
 
+TEST(ParseConfigTest, RefusesRetNetValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/fla_retnet"),
+                {
+                    {"num_heads", "0"},
+                    {"num_kv_heads", "1"},
+                    {"expand_k", "0.015625"},
+                    {"expand_k", "0.046875"},
+                    {"expand_v", "0"},
+                    {"feature_map", "\"relu\""},
+                    {"hidden_act", "\"gelu\""},
+                });
+}
+
+TEST(ParseConfigTest, RefusesLinearAttentionValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/fla_linear_attn"),
+                {
+                    {"num_heads", "0"},
+                    {"num_kv_heads", "2"},
+                    {"expand_v", "0.01"},
+                    {"feature_map", "\"hedgehog\""},
+                    {"feature_map", "null"},
+                    {"norm_q", "true"},
+                    {"norm_k", "true"},
+                    {"norm_feature_map", "1"},
+                });
+}
+
 TEST(ParseConfigTest, ReadsTheOptionsOfTheFlaFamilies) {
   json config = ConfigOf("tests/golden/fla_kda");
   config["lower_bound"] = -5;
