@@ -23,7 +23,8 @@ uint64_t ReadPosition(const float* held) {
 }
 
 void WritePosition(uint64_t position, float* held) {
-  held[0] = static_cast<float>(position / kPositionLow);
+  const uint64_t high = position / kPositionLow;
+  held[0] = static_cast<float>(high);
   held[1] = static_cast<float>(position % kPositionLow);
 }
 
