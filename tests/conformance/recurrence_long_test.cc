@@ -14,7 +14,12 @@ namespace weir::engine {
 namespace {
 
 constexpr double kRmseMax = 1e-5;
+#if defined(__SANITIZE_ADDRESS__)
+// What it touches is the same, at a tenth of the speed.
+constexpr int32_t kTokens = 5000;
+#else
 constexpr int32_t kTokens = 100000;
+#endif
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct LongStream {
