@@ -25,6 +25,7 @@ RUN apt-get update -qq \
   && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     libgrpc++1.51 libprotobuf32 libabsl20220623 libprometheus-cpp-core1.0 \
     libprometheus-cpp-pull1.0 libcivetweb1 libspdlog1.10 libfmt9 libssl3 zlib1g \
+    libpcre2-8-0 \
   && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
   && groupadd --gid 10001 weir \
   && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \

@@ -23,7 +23,7 @@ build_packages=(
   libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler
   protobuf-compiler-grpc libabsl-dev prometheus-cpp-dev libcivetweb-dev
   libgtest-dev libgmock-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev
-  libspdlog-dev libssl-dev zlib1g-dev
+  libspdlog-dev libssl-dev zlib1g-dev libpcre2-dev
 )
 check_packages=(clang-format-14 clang-tidy-14 python3-venv shellcheck yamllint)
 image_packages=(buildah debootstrap ca-certificates)

@@ -27,6 +27,7 @@ LIBRARIES = (
     ("spdlog", r"^spdlog/"),
     ("openssl", r"^openssl/"),
     ("zlib", r"^zlib\.h$"),
+    ("pcre2", r"^pcre2\.h$"),
     ("gtest", r"^(gtest|gmock)/"),
     ("benchmark", r"^benchmark/"),
     ("system", r"^[a-z0-9_]+(\.h)?$"),
@@ -38,7 +39,7 @@ ANY = "*"
 # room -> (rooms it may include besides itself, libraries it may include).
 ROOMS = {
     "base": ((), ("absl",)),
-    "text": (("base",), ("absl",)),
+    "text": (("base",), ("absl", "json", "pcre2")),
     "service": (("base", "engine/engine.h"), ("absl",)),
     "store": (("base", "service/store.h", "service/types.h", "service/error.h"), ("absl",)),
     "server": (
