@@ -7,7 +7,8 @@
 # time.
 #
 #   tools/setup.sh                 what a build and its tests need
-#   tools/setup.sh check           that, and the tools of ./run check
+#   tools/setup.sh test            that, and the tokenizers to compare with
+#   tools/setup.sh check           all that, and the tools of ./run check
 #   tools/setup.sh image           only what tools/image.sh needs
 #   tools/setup.sh WHAT PACKAGE... further Debian packages with it
 set -euo pipefail
@@ -25,6 +26,7 @@ build_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev
   libspdlog-dev libssl-dev zlib1g-dev libpcre2-dev
 )
+test_packages=(python3-venv)
 check_packages=(clang-format-14 clang-tidy-14 python3-venv shellcheck yamllint)
 image_packages=(buildah debootstrap ca-certificates)
 
@@ -112,6 +114,21 @@ install_googleapis() {
   touch "$stamp"
 }
 
+# The tokenizers that tests/text/parity.py compares with, without what they
+# bring for fetching models.
+install_test_tools() {
+  local stamp
+  stamp=.deps/venv-test/.complete-$(sha256sum <tools/requirements-test.txt | cut -c1-16)
+  [[ -e $stamp ]] && return 0
+  say "the tokenizers of the comparison from PyPI (5 MB, once)"
+  rm -rf .deps/venv-test
+  "$python" -m venv .deps/venv-test
+  .deps/venv-test/bin/python -m pip install --quiet --require-hashes --no-deps \
+    --only-binary :all: --no-cache-dir --disable-pip-version-check \
+    -r tools/requirements-test.txt
+  touch "$stamp"
+}
+
 # The tools of ./run check that Debian does not have, pinned with their hashes.
 install_check_tools() {
   local stamp
@@ -135,12 +152,17 @@ main() {
   check_machine
   case $what in
     build) install_packages "${build_packages[@]}" "$@" ;;
-    check) install_packages "${build_packages[@]}" "${check_packages[@]}" "$@" ;;
+    test) install_packages "${build_packages[@]}" "${test_packages[@]}" "$@" ;;
+    check)
+      install_packages "${build_packages[@]}" "${test_packages[@]}" \
+        "${check_packages[@]}" "$@"
+      ;;
     image) install_packages "${image_packages[@]}" "$@"; return 0 ;;
-    *) die "knows build, check and image, not '$what'" ;;
+    *) die "knows build, test, check and image, not '$what'" ;;
   esac
   install_torch
   install_googleapis
+  [[ $what == test || $what == check ]] && install_test_tools
   [[ $what == check ]] && install_check_tools
   return 0
 }
