@@ -40,10 +40,25 @@ def kernel_rates(parts):
     return rates
 
 
+def tokenizer_rates(parts):
+    """name -> MB/s of weir-tokenizer-bench; a line of one character over mixed text."""
+    rates, speed = {}, {}
+    for run in load(parts, "tokenizers.json")["benchmarks"]:
+        speed[run["name"]] = run["mbytes_per_second"]
+        rates[f"tokenizer_{run['name']}_mbytes_per_second"] = run["mbytes_per_second"]
+    encode = {name: rate for name, rate in speed.items() if "decode" not in name}
+    rates["tokenizer_slowest_mbytes_per_second"] = min(encode.values())
+    rates["tokenizer_line_times_mixed"] = max(
+        speed[name.rsplit("_one_", 1)[0] + "_mixed"] / rate
+        for name, rate in encode.items() if name.endswith("_line"))
+    return rates
+
+
 def gather(parts):
     result = {"machine": machine(), "date": datetime.date.today().isoformat()}
     result.update(load(parts, "engine.json"))
     result.update(kernel_rates(parts))
+    result.update(tokenizer_rates(parts))
     shares = []
     for turn in (1, 2, 3):
         engine = load(parts, f"append-{turn}.json")["demo_tokens_per_second"]
@@ -86,6 +101,8 @@ GOALS = [
     ("stream_256_share_of_torch", "streaming, share of torch's GEMM rate at 256 rows", "≥ 0.50"),
     ("kernel_recurrent_share_of_copy", "the recurrent step, share of the copy rate of states beyond the caches", "≥ 0.70"),
     ("grpc_share_of_engine", "gRPC beside the engine alone, appends of 256", "≥ 0.90"),
+    ("tokenizer_slowest_mbytes_per_second", "tokenizers on one core, the slowest, MB/s", "≥ 5"),
+    ("tokenizer_line_times_mixed", "a mebibyte of one character, time a byte over mixed text's, the worst", "≤ 1"),
     ("mamba2_prefill_times_transformers", "prefill of 4,096 tokens, times transformers' Mamba-2", "≥ 3"),
     ("mamba2_decode_times_transformers", "one-token decode, times transformers' Mamba-2", "given"),
     ("stream_last_over_first", "ms per 1,000 tokens, last 100,000 over first 100,000", "≤ 1.05"),

@@ -11,6 +11,7 @@ threads=$(nproc)
 tokens=${BENCH_TOKENS:-1000000}
 scratch=build/bench-models
 parts=build/bench-parts
+tokenizers=build/bench-tokenizers
 venv=.deps/venv-bench
 server_pid=
 
@@ -59,6 +60,10 @@ rm -f "$parts"/*.json
 say "kernels beside the copy rate"
 build/bin/weir-kernels-bench --benchmark_format=json \
   --benchmark_out="$parts/kernels.json" --benchmark_out_format=json >/dev/null
+say "tokenizers, on one core"
+.deps/venv-test/bin/python -B bench/tokenizer_folders.py "$tokenizers"
+build/bin/weir-tokenizer-bench "$tokenizers" --benchmark_format=json \
+  --benchmark_out="$parts/tokenizers.json" --benchmark_out_format=json >/dev/null
 say "the engine beside torch's products"
 build/bin/weir-engine-bench --scratch "$scratch" --threads "$threads" >"$parts/engine.json"
 

@@ -43,7 +43,9 @@ absl::StatusOr<AddedTokens> AddedTokens::Create(
   std::vector<ByteTrie::Entry> entries;
   bool single_word = false;
   for (uint32_t n = 0; n < out.tokens_.size(); ++n) {
-    entries.push_back({out.tokens_[n].content, n});
+    const std::string& content = out.tokens_[n].content;
+    entries.push_back({content, n});
+    out.begins_[static_cast<uint8_t>(content[0])] = true;
     single_word = single_word || out.tokens_[n].single_word;
   }
   out.trie_ = ByteTrie(std::move(entries));
@@ -61,7 +63,9 @@ absl::Status AddedTokens::Cut(std::string_view text,
                               Sink sink) const {
   size_t done = 0;
   for (size_t at = 0; at < text.size() && !trie_.empty();) {
-    const ByteTrie::Match match = trie_.Longest(text, at);
+    const bool begins = begins_[static_cast<uint8_t>(text[at])];
+    const ByteTrie::Match match =
+        begins ? trie_.Longest(text, at) : ByteTrie::Match();
     if (match.bytes == 0) {
       ++at;
       continue;

@@ -7,6 +7,7 @@
 // Threads: constant after construction; used from any.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -56,7 +57,8 @@ class AddedTokens {
 
   std::vector<AddedToken> tokens_;
   ByteTrie trie_;
-  std::optional<Regex> word_;  // one character of a word
+  std::array<bool, 256> begins_{};  // by byte: whether a token begins with it
+  std::optional<Regex> word_;       // one character of a word
 };
 
 }  // namespace weir::text

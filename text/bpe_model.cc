@@ -10,8 +10,6 @@
 namespace weir::text {
 namespace {
 
-using Symbol = MergeTable::Symbol;
-
 std::optional<uint32_t> Find(const BpeModel::Vocabulary& vocabulary,
                              std::string_view token) {
   const auto found = vocabulary.find(View(token));
@@ -118,39 +116,47 @@ uint32_t BpeModel::Character(char32_t value) const {
 
 // Whether all bytes of a character have tokens, which then stand for it.
 bool BpeModel::FallBack(std::string_view character,
-                        std::vector<Symbol>& symbols) const {
+                        MergeTable::Word& symbols) const {
   if (!options_.byte_fallback) return false;
   for (char c : character) {
     if (fallback_[static_cast<uint8_t>(c)] == kNone) return false;
   }
   for (char c : character) {
-    symbols.push_back({fallback_[static_cast<uint8_t>(c)], false});
+    symbols.Add(fallback_[static_cast<uint8_t>(c)], false);
   }
   return true;
 }
 
 // The unknown token waits for the next character that has one, as in the
 // original: what falls back to bytes does not end it.
-absl::Status BpeModel::ToSymbols(std::string_view word,
-                                 std::vector<Symbol>& symbols) const {
+absl::Status BpeModel::Encode(std::string_view word,
+                              std::vector<uint32_t>& ids) const {
+  if (options_.ignore_merges) {
+    if (const auto whole = words_.find(View(word)); whole != words_.end()) {
+      ids.push_back(whole->second);
+      return absl::OkStatus();
+    }
+  }
+  MergeTable::Word symbols(merges_, ids);
   bool waiting = false;
   const auto flush = [&] {
-    if (waiting) symbols.push_back({*options_.unknown, false});
+    if (waiting) symbols.Add(*options_.unknown, false);
     waiting = false;
   };
   for (size_t at = 0; at < word.size();) {
-    CodePoint point = {static_cast<uint8_t>(word[at]), 1};
+    const auto byte = static_cast<uint8_t>(word[at]);
+    CodePoint point = {byte, 1};
     if (!options_.byte_level) point = CodePointAt(word, at);
     const uint32_t id = Character(point.value);
-    const std::string_view character =
-        options_.byte_level ? ByteCharacter(static_cast<uint8_t>(word[at]))
-                            : word.substr(at, point.bytes);
     at += point.bytes;
     if (id != kNone) {
       flush();
-      symbols.push_back({id, true});
+      symbols.Add(id, true);
       continue;
     }
+    const std::string_view character =
+        options_.byte_level ? ByteCharacter(byte)
+                            : word.substr(at - point.bytes, point.bytes);
     if (FallBack(character, symbols)) continue;
     if (!options_.unknown) {
       return Refusal("the tokenizer has no token for ", Quoted(character));
@@ -159,21 +165,7 @@ absl::Status BpeModel::ToSymbols(std::string_view word,
     waiting = true;
   }
   flush();
-  return absl::OkStatus();
-}
-
-absl::Status BpeModel::Encode(std::string_view word,
-                              std::vector<Symbol>& room,
-                              std::vector<uint32_t>& ids) const {
-  if (options_.ignore_merges) {
-    if (const auto whole = words_.find(View(word)); whole != words_.end()) {
-      ids.push_back(whole->second);
-      return absl::OkStatus();
-    }
-  }
-  room.clear();
-  WEIR_RETURN_IF_ERROR(ToSymbols(word, room));
-  merges_.Apply(room, ids);
+  symbols.Finish();
   return absl::OkStatus();
 }
 

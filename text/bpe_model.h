@@ -40,21 +40,16 @@ class BpeModel {
                                          const Options& options);
 
   // Appends the tokens of `word`. INVALID_ARGUMENT where a character has none:
-  // no token, no fallback, no unknown. `room` is kept between calls for speed.
-  // REQUIRES: `word` is valid UTF-8.
-  absl::Status Encode(std::string_view word,
-                      std::vector<MergeTable::Symbol>& room,
-                      std::vector<uint32_t>& ids) const;
+  // no token, no fallback, no unknown; a part of the word may have been
+  // appended. REQUIRES: `word` is valid UTF-8.
+  absl::Status Encode(std::string_view word, std::vector<uint32_t>& ids) const;
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
 
   void ReadCharacters(const Vocabulary& vocabulary);
   uint32_t Character(char32_t value) const;
-  bool FallBack(std::string_view character,
-                std::vector<MergeTable::Symbol>& symbols) const;
-  absl::Status ToSymbols(std::string_view word,
-                         std::vector<MergeTable::Symbol>& symbols) const;
+  bool FallBack(std::string_view character, MergeTable::Word& symbols) const;
 
   Options options_;
   MergeTable merges_;

@@ -46,7 +46,6 @@ struct BpeTokenizer::Job {
   const std::string_view whole;
   std::vector<uint32_t>& ids;
   Matcher matcher;
-  std::vector<MergeTable::Symbol> symbols;
   std::string normalized;
 };
 
@@ -69,7 +68,7 @@ absl::Status BpeTokenizer::EncodePiece(std::string_view piece, Job& job) const {
   const bool at_start = piece.data() == job.whole.data();
   const std::string_view text = parts_.normalizer.Run(piece, job.normalized);
   const auto encode = [&](std::string_view word) {
-    return parts_.model.Encode(word, job.symbols, job.ids);
+    return parts_.model.Encode(word, job.ids);
   };
   return normalized_.Cut(
       text,

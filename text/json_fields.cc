@@ -74,7 +74,7 @@ const json::object_t& JsonFields::Object(const char* name) {
 }
 
 std::string JsonFields::Character(const char* name) {
-  const std::string text = String(name);
+  std::string text = String(name);
   if (!text.empty() && CodePointAt(text, 0).bytes == text.size()) return text;
   Refuse(name, "is not one character");
   return {};

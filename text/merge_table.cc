@@ -43,31 +43,6 @@ void MergeTable::Insert(uint64_t pair, uint32_t rank) {
   entries_[at] = {pair, rank};
 }
 
-uint32_t MergeTable::Rank(uint32_t left, uint32_t right) const {
-  const uint64_t pair = Pair(left, right);
-  size_t at = Home(pair);
-  while (entries_[at].pair != pair) {
-    if (entries_[at].rank == kApart) return kApart;
-    at = (at + 1) & (entries_.size() - 1);
-  }
-  return entries_[at].rank;
-}
-
-// The symbols are merged where their tokens will stand.
-void MergeTable::Apply(std::span<const Symbol> word,
-                       std::vector<uint32_t>& ids) const {
-  size_t begin = ids.size();
-  for (size_t n = 0; n < word.size(); ++n) {
-    if (n > 0 && word[n].plain && word[n - 1].plain &&
-        Rank(word[n - 1].id, word[n].id) == kApart) {
-      Settle(begin, ids);
-      begin = ids.size();
-    }
-    ids.push_back(word[n].id);
-  }
-  Settle(begin, ids);
-}
-
 // The pairs of a long stretch, in buckets by rank. A pair that has changed
 // since it was put in stays there and is known by its parts.
 class MergeTable::ByRank {
@@ -82,11 +57,12 @@ class MergeTable::ByRank {
   }
 
   void Run() {
-    while (!ranks_.empty()) {
-      Bucket& bucket = buckets_[bucket_of_[ranks_.top()]];
+    while (!waiting_.empty()) {
+      const Waiting top = waiting_.top();
+      Bucket& bucket = buckets_[top.bucket];
       if (bucket.taken == bucket.pairs.size()) {
         bucket = {};
-        ranks_.pop();
+        waiting_.pop();
         continue;
       }
       if (!bucket.sorted) {
@@ -94,7 +70,7 @@ class MergeTable::ByRank {
                   bucket.pairs.end());
         bucket.sorted = true;
       }
-      MergeAt(bucket.pairs[bucket.taken++], table_.merges_[ranks_.top()]);
+      MergeAt(bucket.pairs[bucket.taken++], table_.merges_[top.rank]);
     }
   }
 
@@ -116,17 +92,39 @@ class MergeTable::ByRank {
     bool sorted = true;
   };
 
-  // Keeps the pair of symbol n and the next, if it merges.
-  void Put(uint32_t n) {
-    const uint32_t next = symbols_[n].next;
-    const uint32_t rank = table_.Rank(symbols_[n].id, symbols_[next].id);
-    if (rank >= kApart) return;
+  struct Waiting {
+    uint32_t rank;
+    uint32_t bucket;
+    bool operator>(const Waiting& other) const { return rank > other.rank; }
+  };
+  struct Known {
+    uint64_t pair = UINT64_MAX;
+    Waiting place = {kNoMerge, 0};
+  };
+
+  // Where a pair is kept; the rank is kNoMerge if it does not merge.
+  Waiting PlaceOf(uint32_t left, uint32_t right) {
+    const uint64_t pair = Pair(left, right);
+    Known& known = known_[(pair * 0x9e3779b97f4a7c15) >> 56];
+    if (known.pair == pair) return known.place;
+    known = {pair, {kNoMerge, 0}};
+    const uint32_t rank = table_.Rank(left, right);
+    if (rank >= kApart) return known.place;
     const auto [found, added] =
         bucket_of_.try_emplace(rank, static_cast<uint32_t>(buckets_.size()));
     if (added) buckets_.emplace_back();
-    Bucket& bucket = buckets_[found->second];
+    known.place = {rank, found->second};
+    return known.place;
+  }
+
+  // Keeps the pair of symbol n and the next, if it merges.
+  void Put(uint32_t n) {
+    const Waiting place =
+        PlaceOf(symbols_[n].id, symbols_[symbols_[n].next].id);
+    if (place.rank == kNoMerge) return;
+    Bucket& bucket = buckets_[place.bucket];
     if (bucket.pairs.empty()) {
-      ranks_.push(rank);
+      waiting_.push(place);
     } else if (n < bucket.pairs.back()) {
       bucket.sorted = false;
     }
@@ -150,12 +148,15 @@ class MergeTable::ByRank {
   std::vector<Linked> symbols_;
   std::vector<Bucket> buckets_;
   absl::flat_hash_map<uint32_t, uint32_t> bucket_of_;  // rank -> index
-  // Ranks whose buckets hold pairs, the lowest on top.
-  std::priority_queue<uint32_t, std::vector<uint32_t>, std::greater<>> ranks_;
+  // A few pairs come again and again, in a line of one character for the most.
+  std::array<Known, 256> known_;
+  // The buckets that hold pairs, the lowest rank on top.
+  std::priority_queue<Waiting, std::vector<Waiting>, std::greater<>> waiting_;
 };
 
 void MergeTable::Settle(size_t begin, std::vector<uint32_t>& ids) const {
   const std::span<uint32_t> stretch = std::span(ids).subspan(begin);
+  if (stretch.size() < 2) return;
   if (stretch.size() <= kSearchedSymbols) {
     ids.resize(begin + Search(stretch));
     return;

@@ -32,21 +32,13 @@ struct Seam {
 
 class MergeTable {
  public:
-  // What a word is made of before merging. Where the symbol on either side is
-  // not `plain`, the word is never cut.
-  struct Symbol {
-    uint32_t id = 0;
-    bool plain = false;  // its seams are in the table
-  };
+  class Word;
 
   MergeTable() = default;
   // `merges` by rank. `seams`: for each merge, the plain symbol that `left`
   // ends with and the one that `right` begins with. REQUIRES: no two merges
   // have the same parts; fewer than 2^31 in all.
   MergeTable(std::vector<Merge> merges, const std::vector<Seam>& seams);
-
-  // Appends the tokens of a word.
-  void Apply(std::span<const Symbol> word, std::vector<uint32_t>& ids) const;
 
  private:
   static constexpr uint32_t kNoMerge = UINT32_MAX;  // only a seam
@@ -66,7 +58,15 @@ class MergeTable {
   }
   void Insert(uint64_t pair, uint32_t rank);
   // The rank of a pair; kNoMerge if it is only a seam, kApart if it is neither.
-  uint32_t Rank(uint32_t left, uint32_t right) const;
+  uint32_t Rank(uint32_t left, uint32_t right) const {
+    const uint64_t pair = Pair(left, right);
+    size_t at = Home(pair);
+    while (entries_[at].pair != pair) {
+      if (entries_[at].rank == kApart) return kApart;
+      at = (at + 1) & (entries_.size() - 1);
+    }
+    return entries_[at].rank;
+  }
 
   // Merge what lies from ids[begin] on, which stands apart from the rest.
   void Settle(size_t begin, std::vector<uint32_t>& ids) const;
@@ -76,6 +76,32 @@ class MergeTable {
   // Open addressing, half of it free.
   std::vector<Entry> entries_ = std::vector<Entry>(2);
   int shift_ = 63;
+};
+
+// One word, symbol by symbol, to the end of `ids`, where its tokens will stand.
+class MergeTable::Word {
+ public:
+  Word(const MergeTable& table, std::vector<uint32_t>& ids)
+      : table_(table), ids_(ids), begin_(ids.size()) {}
+
+  // `plain`: the symbol's seams are in the table. On either side of one whose
+  // are not, the word is never cut.
+  void Add(uint32_t symbol, bool plain) {
+    if (plain && plain_ && table_.Rank(ids_.back(), symbol) == kApart) {
+      table_.Settle(begin_, ids_);
+      begin_ = ids_.size();
+    }
+    ids_.push_back(symbol);
+    plain_ = plain;
+  }
+  // Merges what has not been.
+  void Finish() { table_.Settle(begin_, ids_); }
+
+ private:
+  const MergeTable& table_;
+  std::vector<uint32_t>& ids_;
+  size_t begin_;        // of what has not been merged
+  bool plain_ = false;  // whether it ends with a plain symbol
 };
 
 }  // namespace weir::text

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/pre_tokenizer.h"
 
+#include <algorithm>
+
 #include "base/status_macros.h"
 #include "text/normalizer.h"
 
@@ -164,10 +166,16 @@ absl::Status PreTokenizer::RunStep(const MetaspaceStep& metaspace,
     text.insert(0, metaspace.replacement);
   }
   if (!metaspace.split) return RunFrom(step + 1, {text, piece.at_start}, job);
-  const SplitStep split = {.pattern = metaspace.replacement,
-                           .behavior = SplitBehavior::kMergedWithNext,
-                           .invert = false};
-  return RunStep(split, step, {text, piece.at_start}, job);
+  const std::string_view whole = text;
+  for (size_t begin = 0; begin < whole.size();) {
+    const size_t end =
+        std::min(whole.find(metaspace.replacement, begin + 1), whole.size());
+    const Piece word = {whole.substr(begin, end - begin),
+                        piece.at_start && begin == 0};
+    WEIR_RETURN_IF_ERROR(RunFrom(step + 1, word, job));
+    begin = end;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PreTokenizer::RunStep(const PrefixSpaceStep&,

@@ -4,6 +4,10 @@
 // bounded: by PCRE2's own limits for one step, and by processor time for a
 // whole text; beyond a bound the text is refused.
 //
+// Debian 12's PCRE2 knows Unicode 14. A character assigned since is of no
+// category to it, so a tokenizer may cut words around it otherwise than where
+// its model was trained.
+//
 // Threads: a Regex is constant, and any thread may use it; a Matcher belongs to
 // one thread.
 #pragma once

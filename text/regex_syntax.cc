@@ -98,8 +98,7 @@ class Translator {
       case '+':
       case '?':
         WEIR_RETURN_IF_ERROR(Copy(1));
-        if (Next("?") || Next("+")) return Unstacked(Copy(1));
-        return Unstacked(absl::OkStatus());
+        return Unstacked(Next("?") || Next("+"));
       case '{':
         return Braces();
       default:
@@ -107,10 +106,12 @@ class Translator {
     }
   }
 
-  // Fails if one more quantifier follows: what it means differs.
-  absl::Status Unstacked(absl::Status done) const {
+  // Copies what goes with a quantifier, if it does. Fails if one more follows:
+  // what that means differs.
+  absl::Status Unstacked(bool suffixed) {
+    if (suffixed) WEIR_RETURN_IF_ERROR(Copy(1));
     const bool more = Next("*") || Next("+") || Next("?") || Next("{");
-    return more ? Unknown("a quantifier of a quantifier") : done;
+    return more ? Unknown("a quantifier of a quantifier") : absl::OkStatus();
   }
 
   absl::Status Group() {
@@ -138,8 +139,7 @@ class Translator {
     }
     WEIR_RETURN_IF_ERROR(Write(1, least.empty() ? "{0" : "{"));
     WEIR_RETURN_IF_ERROR(Copy(body.size() + 1));
-    if (range && Next("?")) return Unstacked(Copy(1));
-    return Unstacked(absl::OkStatus());
+    return Unstacked(range && Next("?"));
   }
 
   absl::Status InClass() {

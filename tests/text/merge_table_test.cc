@@ -45,6 +45,19 @@ struct RandomMerges {
   }
 };
 
+struct Symbol {
+  uint32_t id;
+  bool plain;
+};
+
+void Apply(const MergeTable& table,
+           const std::vector<Symbol>& symbols,
+           std::vector<uint32_t>& ids) {
+  MergeTable::Word word(table, ids);
+  for (const Symbol& symbol : symbols) word.Add(symbol.id, symbol.plain);
+  word.Finish();
+}
+
 // The definition: again and again the lowest rank, the leftmost of those.
 std::vector<uint32_t> Define(const std::vector<Merge>& merges,
                              std::vector<uint32_t> word) {
@@ -74,7 +87,7 @@ TEST(MergeTableTest, AnyMergesOfAnyWordAreAsDefined) {
     const size_t letters = 1 + random() % 6;
     const RandomMerges made(random, letters, random() % 80);
     const MergeTable table(made.merges, made.seams);
-    std::vector<MergeTable::Symbol> word;
+    std::vector<Symbol> word;
     std::vector<uint32_t> ids;
     for (size_t n = random() % 300; n > 0; --n) {
       word.push_back({static_cast<uint32_t>(random() % letters), true});
@@ -87,7 +100,7 @@ TEST(MergeTableTest, AnyMergesOfAnyWordAreAsDefined) {
     }
     std::vector<uint32_t> merged = {7};
 
-    table.Apply(word, merged);
+    Apply(table, word, merged);
 
     std::vector<uint32_t> expected = Define(made.merges, ids);
     expected.insert(expected.begin(), 7);
@@ -99,9 +112,8 @@ TEST(MergeTableTest, WithoutMergesAWordIsItsSymbols) {
   const MergeTable table;
   std::vector<uint32_t> ids;
 
-  const std::vector<MergeTable::Symbol> word = {
-      {1, true}, {2, false}, {3, true}};
-  table.Apply(word, ids);
+  const std::vector<Symbol> word = {{1, true}, {2, false}, {3, true}};
+  Apply(table, word, ids);
 
   EXPECT_EQ(ids, (std::vector<uint32_t>{1, 2, 3}));
 }
@@ -111,10 +123,10 @@ TEST(MergeTableTest, AMillionEqualSymbolsMerge) {
   std::vector<Merge> merges;
   for (uint32_t n = 0; n < 16; ++n) merges.push_back({n, n, n + 1});
   const MergeTable table(merges, {{0, 0}});
-  const std::vector<MergeTable::Symbol> word(1 << 20, {0, true});
+  const std::vector<Symbol> word(1 << 20, {0, true});
   std::vector<uint32_t> ids;
 
-  table.Apply(word, ids);
+  Apply(table, word, ids);
 
   EXPECT_EQ(ids, std::vector<uint32_t>(16, 16));
 }
