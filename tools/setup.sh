@@ -9,6 +9,7 @@
 #   tools/setup.sh                 what a build and its tests need
 #   tools/setup.sh test            that, and the tokenizers to compare with
 #   tools/setup.sh check           all that, and the tools of ./run check
+#   tools/setup.sh fuzz            only what fuzz/run.sh needs
 #   tools/setup.sh image           only what tools/image.sh needs
 #   tools/setup.sh WHAT PACKAGE... further Debian packages with it
 set -euo pipefail
@@ -28,6 +29,7 @@ build_packages=(
 )
 test_packages=(python3-venv)
 check_packages=(clang-format-14 clang-tidy-14 python3-venv shellcheck yamllint)
+fuzz_packages=(clang-14 libclang-rt-14-dev pkg-config)
 image_packages=(buildah debootstrap ca-certificates)
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -157,8 +159,12 @@ main() {
       install_packages "${build_packages[@]}" "${test_packages[@]}" \
         "${check_packages[@]}" "$@"
       ;;
+    fuzz)
+      install_packages "${build_packages[@]}" "${fuzz_packages[@]}" "$@"
+      return 0
+      ;;
     image) install_packages "${image_packages[@]}" "$@"; return 0 ;;
-    *) die "knows build, test, check and image, not '$what'" ;;
+    *) die "knows build, test, check, fuzz and image, not '$what'" ;;
   esac
   install_torch
   install_googleapis

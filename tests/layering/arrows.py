@@ -68,6 +68,7 @@ ROOMS = {
     ),
     "tests": (ANY, ANY),
     "bench": (ANY, ANY),
+    "fuzz": (ANY, ANY),
 }
 
 # file -> what it may include beyond its room.

@@ -6,7 +6,7 @@ import re
 
 # Built, fetched or binary: nobody's source.
 IGNORED = re.compile(r"^(\.git|\.deps|build.*|out|__pycache__|\.cache|node_modules)$")
-DATA = ("models/", "tests/golden/", "bench/results/")
+DATA = ("models/", "tests/golden/", "bench/results/", "fuzz/corpus/")
 CPP = (".h", ".cc", ".cu", ".cuh")
 
 
