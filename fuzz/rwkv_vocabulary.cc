@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Any bytes as RWKV's vocabulary; then what was read encodes the same bytes, and
-// they must come back.
+// Any bytes as RWKV's vocabulary; then what was read encodes the same bytes,
+// and they must come back.
+#include "text/rwkv_vocabulary.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "text/rwkv_vocabulary.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view file(reinterpret_cast<const char*>(data), size);

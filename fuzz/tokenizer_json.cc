@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Any bytes as tokenizer.json; then what was read encodes a text and decodes it.
+// Any bytes as tokenizer.json; then what was read encodes a text and decodes
+// it.
+#include "text/tokenizer_json.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,7 +11,6 @@
 #include <string_view>
 
 #include "text/tokenizer.h"
-#include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
 namespace {
