@@ -175,7 +175,7 @@ TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
   v1::OpenSessionReply opened;
   ASSERT_TRUE(sessions->OpenSession(&opening, open, &opened).ok());
   // Half a minute of accepted work, and no more than a stream takes at once.
-  constexpr uint64_t kAppends = 10;
+  constexpr uint64_t kAppends = 6;
   grpc::ClientContext streaming;
   const auto stream = sessions->Stream(&streaming);
   for (uint64_t n = 0; n < kAppends; ++n) {
