@@ -165,6 +165,8 @@ TEST_P(RwkvTest, ActivationsEqualFp64) {
   for (const Activation kind : {Activation::kNone,
                                 Activation::kTanh,
                                 Activation::kSigmoid,
+                                Activation::kRelu,
+                                Activation::kEluPlusOne,
                                 Activation::kSquaredRelu}) {
     std::vector<float> got = x;
     got.push_back(kNan);
@@ -184,6 +186,16 @@ TEST_P(RwkvTest, ActivationsEqualFp64) {
         case Activation::kSigmoid:
           EXPECT_NEAR(got[i], Sigmoid(y), 5e-7 * Sigmoid(y) + 1e-37);
           break;
+        case Activation::kRelu:
+          EXPECT_EQ(got[i], x[i] > 0 ? x[i] : 0.0F) << x[i];
+          break;
+        case Activation::kEluPlusOne: {
+          const double want = y < 0 ? std::exp(y) : y + 1;
+          const bool same = got[i] == static_cast<float>(want);
+          EXPECT_TRUE(same || std::fabs(got[i] - want) <= 5e-7 * want + 1e-37)
+              << x[i];
+          break;
+        }
         case Activation::kSquaredRelu:
           EXPECT_EQ(got[i], x[i] > 0 ? x[i] * x[i] : 0.0F) << x[i];
           break;
