@@ -33,7 +33,8 @@ std::optional<std::string> ReadFrame() {
 void WriteFrame(std::string_view frame) {
   const auto bytes = static_cast<uint32_t>(frame.size());
   std::fwrite(&bytes, sizeof(bytes), 1, stdout);
-  std::fwrite(frame.data(), 1, frame.size(), stdout);
+  // An empty view may hold no address, which fwrite does not take.
+  if (!frame.empty()) std::fwrite(frame.data(), 1, frame.size(), stdout);
 }
 
 void Answer(const Tokenizer& tokenizer, std::string_view text) {
