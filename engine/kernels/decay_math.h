@@ -61,19 +61,23 @@ WEIR_INLINE DecayVec DecayVecOf(Vec log2_decay) {
   const Vec zero = {};
   const Vec one = Broadcast(1.0F);
   const Vec half = Broadcast(-0.5F);
-  // 2^x - 1 for x in [-1/2, 0].
+  const Vec low = Broadcast(-151.0F);
+  const Vec x = log2_decay < low ? low : log2_decay;
+  const Vec n = Round(x);
+  const Vec f = x - n;
+  // 2^f - 1 is p f, and from -1/2 on n is 0.
   Vec p = Broadcast(1.52527338e-5F);
-  p = Fma(p, log2_decay, Broadcast(1.54035304e-4F));
-  p = Fma(p, log2_decay, Broadcast(1.33335581e-3F));
-  p = Fma(p, log2_decay, Broadcast(9.61812911e-3F));
-  p = Fma(p, log2_decay, Broadcast(5.55041087e-2F));
-  p = Fma(p, log2_decay, Broadcast(2.40226507e-1F));
-  p = Fma(p, log2_decay, Broadcast(6.93147181e-1F));
-  const Vec change = p * log2_decay;
+  p = Fma(p, f, Broadcast(1.54035304e-4F));
+  p = Fma(p, f, Broadcast(1.33335581e-3F));
+  p = Fma(p, f, Broadcast(9.61812911e-3F));
+  p = Fma(p, f, Broadcast(5.55041087e-2F));
+  p = Fma(p, f, Broadcast(2.40226507e-1F));
+  p = Fma(p, f, Broadcast(6.93147181e-1F));
+  const Vec kept = ScaleByPowerOfTwo(Fma(p, f, one), n);
   DecayVec decay;
   // A NaN is on neither side, and stays one as a scale.
   decay.carry = log2_decay >= half ? one : zero;
-  decay.scale = log2_decay >= half ? change : Exp2(log2_decay);
+  decay.scale = log2_decay >= half ? p * f : kept;
   return decay;
 }
 
