@@ -23,6 +23,7 @@ nlohmann::ordered_json ToJson(const v1::Model& model) {
                                  {"state_bytes", model.state_bytes()},
                                  {"trained_length", model.trained_length()},
                                  {"takes_text", model.takes_text()},
+                                 {"tokenizer", model.tokenizer()},
                                  {"start_token", nullptr}};
   if (model.has_start_token()) json["start_token"] = model.start_token();
   return json;

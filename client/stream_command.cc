@@ -14,6 +14,7 @@
 #include "client/errors.h"
 #include "client/flag_range.h"
 #include "client/format.h"
+#include "client/model_text.h"
 #include "client/session.h"
 #include "client/stream_report.h"
 #include "client/tool.h"
@@ -90,6 +91,12 @@ class StreamRun {
   // resume, those of the last append again, so that the server compares them.
   absl::Status OpenDocument() {
     const bool ids = flags_.ids || !start_.model.takes_text();
+    if (!ids && !IdsAreBytes(start_.model)) {
+      return absl::FailedPreconditionError(
+          start_.model.name() +
+          " has a tokenizer whose ids are not bytes: weir stream --ids sends "
+          "it token ids, weir chat and weir generate text");
+    }
     WEIR_ASSIGN_OR_RETURN(Document document,
                           Document::Open(flags_.file,
                                          tool_.input(),

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "client/format.h"
+#include "client/model_text.h"
 #include "client/plot.h"
 
 namespace weir::client {
@@ -72,7 +73,7 @@ std::optional<double> StreamReport::bits() const {
 }
 
 std::string StreamReport::bits_key() const {
-  return start_.model.takes_text() ? "bits_per_byte" : "bits_per_token";
+  return IdsAreBytes(start_.model) ? "bits_per_byte" : "bits_per_token";
 }
 
 Progress StreamReport::Now(absl::Time now) const {
@@ -80,7 +81,7 @@ Progress StreamReport::Now(absl::Time now) const {
   progress.position = position_;
   progress.tokens_per_second = token_rate_.rate();
   progress.bits = bits();
-  progress.bits_unit = start_.model.takes_text() ? "byte" : "token";
+  progress.bits_unit = IdsAreBytes(start_.model) ? "byte" : "token";
   progress.elapsed = now - begun_;
   std::optional<double> total;
   if (start_.size_bytes.has_value() && *start_.size_bytes > 0) {
@@ -178,7 +179,7 @@ absl::Status StreamReport::WritePlot(const std::string& path) const {
                   FormatCount(start_.position) + " to " +
                   FormatCount(position_) + ", one state of " +
                   FormatBytes(start_.model.state_bytes()),
-      .bits_unit = start_.model.takes_text() ? "byte" : "token"};
+      .bits_unit = IdsAreBytes(start_.model) ? "byte" : "token"};
   if (bits().has_value()) {
     text.subtitle += ", " + FormatFixed(*bits(), 3) + " bits per " +
                      text.bits_unit + " in all";

@@ -7,6 +7,7 @@
 
 #include "base/status_macros.h"
 #include "client/errors.h"
+#include "client/model_text.h"
 
 namespace weir::client {
 namespace {
@@ -14,6 +15,20 @@ namespace {
 // A longer text is streamed in blocks of so many bytes: an append has a limit
 // of tokens and a deadline, a stream has neither.
 constexpr uint32_t kBlock = 4096;
+// What the server tokenises itself is cut at a line's end: a token is of one
+// byte at the least, so that a block of so many has fewer than the limit.
+constexpr size_t kTextBlock = 32768;
+
+// The bytes of the block that `text` begins with, to the end of a line or, if
+// there is none, of a character.
+size_t BlockBytes(std::string_view text) {
+  if (text.size() <= kTextBlock) return text.size();
+  const size_t line = text.substr(0, kTextBlock).rfind('\n');
+  if (line != std::string_view::npos) return line + 1;
+  size_t bytes = kTextBlock;
+  while ((text[bytes] & 0xc0) == 0x80) --bytes;
+  return bytes;
+}
 
 }  // namespace
 
@@ -57,8 +72,8 @@ absl::StatusOr<TextSession> TextSession::Open(Tool& tool,
 absl::Status TextSession::Say(std::string_view text) {
   if (text.empty()) return absl::OkStatus();
   // The wire's strings are UTF-8; a byte model reads any bytes.
-  const bool plain = text.size() <= kBlock && ToValidUtf8(text) == text;
-  if (plain || !model_.takes_text()) {
+  if (!IdsAreBytes(model_)) return SayText(ToValidUtf8(text));
+  if (text.size() <= kBlock && ToValidUtf8(text) == text) {
     return session_.AppendText(text).status();
   }
   const TokenSource bytes = [&](std::span<uint32_t> room) {
@@ -76,8 +91,18 @@ absl::Status TextSession::Say(std::string_view text) {
       .status();
 }
 
+absl::Status TextSession::SayText(std::string_view text) {
+  while (!text.empty()) {
+    const size_t bytes = BlockBytes(text);
+    WEIR_RETURN_IF_ERROR(session_.AppendText(text.substr(0, bytes)).status());
+    text.remove_prefix(bytes);
+  }
+  return absl::OkStatus();
+}
+
 std::string TextSession::TextOf(const v1::GenerateReply& reply,
                                 Utf8Assembler& assembler) {
+  if (model_.takes_text() && !IdsAreBytes(model_)) return reply.text();
   std::string text;
   for (const uint32_t token : reply.tokens()) {
     if (model_.takes_text()) {
@@ -111,7 +136,8 @@ absl::StatusOr<GenerationEnd> TextSession::Continue(
   Utf8Assembler assembler;
   absl::StatusOr<GenerationEnd> end =
       session_.Generate(request, [&](const v1::GenerateReply& reply) {
-        if (reply.tokens_size() == 0) return;
+        const bool silent = reply.text().empty() || IdsAreBytes(model_);
+        if (reply.tokens_size() == 0 && silent) return;
         Show(reply, TextOf(reply, assembler));
       });
   const std::string rest = assembler.Flush();

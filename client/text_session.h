@@ -40,6 +40,8 @@ class TextSession {
 
  private:
   TextSession(Tool& tool, Session session, v1::Model model, bool created);
+  // Appends valid UTF-8 as text, block by block.
+  absl::Status SayText(std::string_view text);
   // Generated tokens as what can be shown now.
   std::string TextOf(const v1::GenerateReply& reply, Utf8Assembler& assembler);
   void Show(const v1::GenerateReply& reply, const std::string& text);

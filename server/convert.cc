@@ -9,7 +9,6 @@
 #include "server/wire_message.h"
 #include "service/error.h"
 #include "service/request_check.h"
-#include "text/byte_tokens.h"
 #include "weir/v1/sessions.pb.h"
 
 namespace weir::server {
@@ -60,6 +59,25 @@ absl::StatusOr<absl::Duration> ToDuration(
   return absl::Seconds(seconds) + absl::Nanoseconds(nanos);
 }
 
+// The ids of an append's text, which is not empty.
+absl::StatusOr<std::vector<uint32_t>> ToTokens(const std::string& text,
+                                               const Served& served) {
+  if (!served.tokenizer) {
+    return Error(Reason::kTextUnsupported,
+                 "this model takes tokens only: it has no tokenizer",
+                 {{"field", "text"}});
+  }
+  auto tokens = served.tokenizer->Encode(text);
+  if (tokens.ok()) {
+    WEIR_RETURN_IF_ERROR(service::CheckTokenCount(
+        tokens->size(), served.limits.append_tokens_max));
+    return tokens;
+  }
+  return Error(Reason::kBadValue,
+               absl::StrCat("text: ", tokens.status().message()),
+               {{"field", "text"}});
+}
+
 absl::StatusOr<service::AppendRequest> ToAppend(v1::AppendRequest& message,
                                                 const Served& served) {
   if (message.session_id().empty()) return MissingField("session_id");
@@ -70,24 +88,20 @@ absl::StatusOr<service::AppendRequest> ToAppend(v1::AppendRequest& message,
                  "tokens and text are both set; send one of them",
                  {{"fields", "tokens,text"}});
   }
-  if (!message.text().empty() && !served.model.byte_tokens) {
-    return Error(Reason::kTextUnsupported,
-                 "this model takes tokens only: it has no tokenizer",
-                 {{"field", "text"}});
+  if (message.text().empty()) {
+    WEIR_RETURN_IF_ERROR(
+        service::CheckTokenCount(static_cast<size_t>(message.tokens_size()),
+                                 served.limits.append_tokens_max));
   }
-  // A token of text is a byte.
-  WEIR_RETURN_IF_ERROR(service::CheckTokenCount(
-      message.text().empty() ? static_cast<size_t>(message.tokens_size())
-                             : message.text().size(),
-      served.limits.append_tokens_max));
   service::AppendRequest request;
   WEIR_ASSIGN_OR_RETURN(request.durability, ToDurability(message.durability()));
   request.session_id = std::move(*message.mutable_session_id());
   request.expected_position = message.expected_position();
-  request.tokens = message.text().empty()
-                       ? std::vector<uint32_t>(message.tokens().begin(),
-                                               message.tokens().end())
-                       : text::BytesToTokens(message.text());
+  if (message.text().empty()) {
+    request.tokens.assign(message.tokens().begin(), message.tokens().end());
+  } else {
+    WEIR_ASSIGN_OR_RETURN(request.tokens, ToTokens(message.text(), served));
+  }
   request.want_scores = message.want_scores();
   return request;
 }
@@ -96,7 +110,7 @@ absl::Status CheckStopStrings(const v1::GenerateRequest& message,
                               const Served& served) {
   const size_t count = static_cast<size_t>(message.stop_strings_size());
   if (count == 0) return absl::OkStatus();
-  if (!served.model.byte_tokens) {
+  if (!served.tokenizer) {
     return Error(Reason::kTextUnsupported,
                  "this model has no text to look for stop strings in",
                  {{"field", "stop_strings"}});
@@ -152,7 +166,9 @@ absl::StatusOr<service::GenerateRequest> ToGenerate(
   request.stop_strings.assign(message.stop_strings().begin(),
                               message.stop_strings().end());
   request.want_log_probs = message.want_log_probs();
-  if (served.model.byte_tokens) request.text = std::make_unique<ByteText>();
+  if (served.tokenizer) {
+    request.text = std::make_unique<GenerationText>(*served.tokenizer);
+  }
   return request;
 }
 

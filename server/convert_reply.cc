@@ -87,7 +87,8 @@ void Fill(const Served& served, v1::Model* message) {
   message->set_trained_length(model.trained_length);
   message->set_layers(model.layers);
   message->set_dtype(model.dtype);
-  message->set_takes_text(model.byte_tokens);
+  message->set_takes_text(served.tokenizer.has_value());
+  if (served.tokenizer) message->set_tokenizer(served.tokenizer->kind());
   if (model.start_token) message->set_start_token(*model.start_token);
 }
 

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The text of one generation of a model whose token ids are bytes.
+// The text of one generation, and its stop strings.
 //
 // Threads: the step thread's, as service::TextSink says.
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "service/types.h"
 #include "text/stop_matcher.h"
-#include "text/utf8_stream.h"
+#include "text/tokenizer.h"
 
 namespace weir::server {
 
-class ByteText final : public service::TextSink {
+class GenerationText final : public service::TextSink {
  public:
+  explicit GenerationText(text::Tokenizer tokenizer)
+      : decoder_(std::move(tokenizer)) {}
+
   void StopAt(const std::vector<std::string>& stop_strings) override {
     matcher_ = text::StopMatcher(stop_strings);
   }
@@ -24,7 +28,7 @@ class ByteText final : public service::TextSink {
   const std::string* stop() const override { return matcher_.stop(); }
 
  private:
-  text::Utf8Stream stream_;
+  text::Decoder decoder_;
   text::StopMatcher matcher_{{}};
 };
 

@@ -4,6 +4,7 @@
 #include "engine/torch_engine.h"
 #include "server/process.h"
 #include "store/memory_store.h"
+#include "text/tokenizer.h"
 
 namespace weir::server {
 namespace {
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   const weir::server::ProcessParts parts = {
       .load_engine = weir::server::LoadEngine,
       .inspect_model = weir::engine::TorchEngine::Inspect,
+      .load_tokenizer = weir::text::LoadTokenizer,
       .make_store = [] { return std::make_unique<weir::store::MemoryStore>(); },
   };
   return weir::server::RunProcess(argc, argv, parts);

@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -90,12 +91,22 @@ void PrintModel(const std::string& name, const engine::ModelInfo& model) {
               model.dtype.c_str());
 }
 
+void PrintTokenizer(const std::optional<text::Tokenizer>& tokenizer) {
+  if (tokenizer) {
+    std::printf(
+        "tokenizer %s, %u tokens\n", tokenizer->kind(), tokenizer->size());
+  } else {
+    std::printf("tokenizer none: token ids only\n");
+  }
+}
+
 void PrintBanner(const Served& served,
                  int32_t slots,
                  const Server& server,
                  const HttpPage* page) {
   std::printf("weir-server %s (%s)\n", kVersion, kRevision);
   PrintModel(served.name, served.model);
+  PrintTokenizer(served.tokenizer);
   std::printf("state %llu bytes a session, %d sessions fit\n",
               static_cast<unsigned long long>(served.model.state_bytes),
               slots);
@@ -166,12 +177,16 @@ int Run(const Config& config,
 
   auto engine = parts.load_engine(config);
   if (!engine.ok()) return Fail(kExitStart, Message(engine.status()));
+  auto tokenizer =
+      parts.load_tokenizer(config.model_dir, (*engine)->model().vocabulary);
+  if (!tokenizer.ok()) return Fail(kExitStart, Message(tokenizer.status()));
   const int32_t slots = (*engine)->slots();
   auto store = parts.make_store();
   const Served served{.name = config.model_name,
                       .model = (*engine)->model(),
                       .limits = config.limits,
-                      .durability = LevelsOf(*store)};
+                      .durability = LevelsOf(*store),
+                      .tokenizer = *std::move(tokenizer)};
   metrics.SetServed(served);
 
   auto service = service::Service::Create({.engine = *std::move(engine),
@@ -200,10 +215,17 @@ int CheckOnly(const Config& config, const ProcessParts& parts) {
     return Fail(kExitConfig,
                 absl::StrCat("--model: ", Message(model.status())));
   }
+  const auto tokenizer =
+      parts.load_tokenizer(config.model_dir, model->vocabulary);
+  if (!tokenizer.ok()) {
+    return Fail(kExitConfig,
+                absl::StrCat("--model: ", Message(tokenizer.status())));
+  }
   for (const std::string& line : config.lines) {
     std::printf("%s\n", line.c_str());
   }
   PrintModel(config.model_name, *model);
+  PrintTokenizer(*tokenizer);
   std::printf("state %llu bytes a session\n",
               static_cast<unsigned long long>(model->state_bytes));
   std::printf("the configuration is good\n");

@@ -9,12 +9,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "server/config.h"
 #include "service/store.h"
+#include "text/tokenizer.h"
 
 namespace weir::server {
 
@@ -25,6 +27,11 @@ struct ProcessParts {
   // What a model folder holds, without loading it.
   std::function<absl::StatusOr<engine::ModelInfo>(const std::string&)>
       inspect_model;
+  // The tokenizer in a model folder, for ids below a vocabulary; nullopt where
+  // there is none to go by.
+  std::function<absl::StatusOr<std::optional<text::Tokenizer>>(
+      const std::string&, uint32_t)>
+      load_tokenizer;
   std::function<std::unique_ptr<service::Store>()> make_store;
 };
 

@@ -5,11 +5,13 @@
 // Threads: read from any.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/engine.h"
 #include "service/types.h"
+#include "text/tokenizer.h"
 
 namespace weir::server {
 
@@ -19,6 +21,8 @@ struct Served {
   service::Limits limits;
   std::vector<service::Durability> durability;  // levels of the store
   std::string device = "cpu";
+  // nullopt: the model takes and gives token ids only.
+  std::optional<text::Tokenizer> tokenizer;
 };
 
 // What is running now, for GetServerInfo.

@@ -138,6 +138,7 @@ TEST_F(CallsTest, ModelsAndServerInfoSayWhatIsServed) {
   EXPECT_EQ(models.models(0).name(), kModelName);
   EXPECT_EQ(models.models(0).vocabulary(), 256u);
   EXPECT_TRUE(models.models(0).takes_text());
+  EXPECT_EQ(models.models(0).tokenizer(), "bytes");
 
   const auto admin = v1::Admin::NewStub(grpc::CreateChannel(
       "127.0.0.1:" + std::to_string(server_->admin_address()->port),

@@ -27,6 +27,8 @@ int main(int argc, char** argv) {
   const weir::server::ProcessParts parts = {
       .load_engine = weir::integration::LoadEngine,
       .inspect_model = weir::integration::InspectModel,
+      .load_tokenizer = [](const std::string&,
+                           uint32_t) { return weir::text::Tokenizer(); },
       .make_store = [] { return std::make_unique<weir::store::MemoryStore>(); },
   };
   return weir::server::RunProcess(argc, argv, parts);

@@ -24,7 +24,8 @@ ServerFixture::ServerFixture(Options options) : metrics_(server::RpcNames()) {
   server::Served served{.name = kModelName,
                         .model = engine->model(),
                         .limits = options.limits,
-                        .durability = {service::Durability::kApplied}};
+                        .durability = {service::Durability::kApplied},
+                        .tokenizer = text::Tokenizer()};
   metrics_.SetServed(served);
   auto page = server::HttpPage::Create(
       {"127.0.0.1", 0}, metrics_, [this] { return ready_.load(); });

@@ -23,13 +23,13 @@ namespace {
 using service::Reason;
 using ::testing::ElementsAre;
 
-Served MakeServed(bool byte_tokens = true) {
+Served MakeServed(bool takes_text = true) {
   Served served;
   served.name = "demo";
   served.model.family = "gated_deltanet";
   served.model.vocabulary = 256;
   served.model.state_bytes = 4096;
-  served.model.byte_tokens = byte_tokens;
+  if (takes_text) served.tokenizer = text::Tokenizer();
   return served;
 }
 
@@ -139,6 +139,32 @@ TEST(ConvertTest, AGenerationCarriesEveryFieldAndAbsentOnesTheirDefaults) {
   EXPECT_EQ(full->sampling.seed, 0u);
   EXPECT_THAT(full->stop_tokens, ElementsAre(4));
   EXPECT_TRUE(full->want_log_probs);
+}
+
+TEST(ConvertTest, TextGoesThroughTheModelsTokenizer) {
+  Served served = MakeServed();
+  auto vocabulary =
+      text::RwkvVocabulary::Parse("1 'a' 1\n2 'b' 1\n3 'ab' 2\n", 256);
+  ASSERT_TRUE(vocabulary.ok());
+  served.tokenizer = text::Tokenizer(*std::move(vocabulary));
+  v1::AppendRequest append;
+  append.set_session_id("a");
+  append.set_expected_position(0);
+  append.set_text("abb");
+  EXPECT_THAT(ParseWith(&ParseAppend, append, served)->tokens,
+              ElementsAre(3, 2));
+
+  append.set_text("abc");
+  const auto refused = ParseWith(&ParseAppend, append, served);
+  EXPECT_EQ(service::ReasonOf(refused.status()), Reason::kBadValue);
+  EXPECT_EQ(refused.status().message(),
+            "text: the vocabulary has no token for byte 2 of the text");
+
+  v1::GetModelRequest get;
+  get.set_name("demo");
+  const auto reply = ParseWith(&AnswerGetModel, get, served);
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(Read<v1::Model>(*reply).tokenizer(), "rwkv");
 }
 
 TEST(ConvertTest, AModelWithoutTextTakesNone) {
