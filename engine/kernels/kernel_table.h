@@ -20,6 +20,7 @@
 #include "engine/kernels/selective_scan.h"
 #include "engine/kernels/short_conv.h"
 #include "engine/kernels/token_shift.h"
+#include "engine/kernels/wkv.h"
 
 namespace weir::engine {
 
@@ -110,6 +111,7 @@ struct KernelTable {
   void (*kda_gates)(const KdaGateArgs& args, int64_t begin, int64_t end);
   void (*hgrn_gates)(const HgrnGateArgs& args, int64_t begin, int64_t end);
   void (*rwkv6_decay)(float* w, int64_t count);
+  void (*wkv)(const WkvArgs& args, int64_t begin, int64_t end);
 };
 
 // One a target file. Only the machine's own may be called through.

@@ -19,6 +19,7 @@
 #include "engine/kernels/selective_scan_kernel.h"
 #include "engine/kernels/short_conv_kernel.h"
 #include "engine/kernels/token_shift_kernel.h"
+#include "engine/kernels/wkv_kernel.h"
 
 namespace weir::engine {
 namespace {
@@ -80,6 +81,7 @@ constexpr KernelTable TargetKernels(const char* name) {
       .kda_gates = KdaGateRows,
       .hgrn_gates = HgrnGateRows,
       .rwkv6_decay = Rwkv6DecayAll,
+      .wkv = WkvItems,
   };
 }
 

@@ -72,6 +72,7 @@ struct DecoderSpec {
   uint64_t trained_length = 0;  // 0: not said
   std::optional<uint32_t> start_token;
   NormShape norm;
+  std::optional<float> final_eps;  // of the final norm, if not norm's
   TensorNames names;
   float logit_cap = 0;  // logits become cap tanh(logits / cap); 0: none
   std::vector<UnusedTensor> unused;

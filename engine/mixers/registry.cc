@@ -12,6 +12,7 @@
 #include "engine/mixers/mamba2.h"
 #include "engine/mixers/mlstm.h"
 #include "engine/mixers/retention.h"
+#include "engine/mixers/rwkv4.h"
 #include "engine/mixers/rwkv6.h"
 #include "engine/mixers/rwkv7.h"
 
@@ -32,6 +33,7 @@ constexpr Family kFamilies[] = {
     {"mamba2", IsOfficialMamba2, ReadOfficialMamba2, /*unnamed=*/true},
     {"mamba2", nullptr, ReadMamba2},
     {"retnet", nullptr, ReadRetention},
+    {"rwkv", nullptr, ReadRwkv4},
     {"rwkv6", nullptr, ReadRwkv6},
     {"rwkv7", nullptr, ReadRwkv7},
     {"xlstm", nullptr, ReadXlstm},

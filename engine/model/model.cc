@@ -15,6 +15,15 @@
 #include "engine/model/weights.h"
 
 namespace weir::engine {
+namespace {
+
+NormShape FinalNorm(const DecoderSpec& spec) {
+  NormShape norm = spec.norm;
+  norm.eps = spec.final_eps.value_or(norm.eps);
+  return norm;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& folder,
                                                    const Options& options) {
@@ -55,7 +64,7 @@ Model::Model(DecoderSpec spec, const Options& options)
     : spec_(std::move(spec)),
       options_(options),
       embedding_(int64_t{spec_.vocabulary} * spec_.hidden),
-      final_norm_(spec_.norm, spec_.hidden),
+      final_norm_(FinalNorm(spec_), spec_.hidden),
       head_(spec_.tied ? 0 : embedding_.size()),
       residual_(options.pass_tokens_max * spec_.hidden),
       normed_(residual_.size()),

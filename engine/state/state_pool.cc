@@ -130,7 +130,10 @@ absl::StatusOr<int32_t> StatePool::Acquire() {
   free_.pop_back();
   held_[slot] = true;
   for (size_t i = 0; i < slabs_.size(); ++i) {
-    std::memset(slabs_[i] + slot * strides_[i], 0, strides_[i] * sizeof(float));
+    float* to = slabs_[i] + slot * strides_[i];
+    std::memset(to, 0, strides_[i] * sizeof(float));
+    const StateTensor& tensor = spec_.tensors[i];
+    if (tensor.fill != 0) std::fill_n(to, tensor.elements(), tensor.fill);
   }
   return slot;
 }

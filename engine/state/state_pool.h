@@ -5,7 +5,7 @@
 // The pool is sized at start and never grows. A session's state never moves:
 // kernels take a slab's base address, a stride and an array of slot numbers.
 // A freed slot is filled with a marked NaN, so that a read of it shows; an
-// acquired one reads as zero.
+// acquired one reads as zero, or as what its tensors begin with.
 //
 // Threads: not thread-safe; the step thread owns the pool.
 #pragma once
@@ -47,7 +47,8 @@ class StatePool {
   StatePool(const StatePool&) = delete;
   StatePool& operator=(const StatePool&) = delete;
 
-  // Takes a free slot, zeroed. RESOURCE_EXHAUSTED if there is none.
+  // Takes a free slot, each tensor at its fill, zero unless said otherwise.
+  // RESOURCE_EXHAUSTED if there is none.
   absl::StatusOr<int32_t> Acquire();
   // REQUIRES: `slot` is held.
   void Release(int32_t slot);

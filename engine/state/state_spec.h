@@ -21,6 +21,8 @@ struct StateTensor {
   std::vector<int64_t> shape;  // one session's, without the slot axis
   StateKind kind = StateKind::kFixed;
   StateStart start = StateStart::kZero;
+  // What a kZero start begins with where zero is not neutral: a maximum.
+  float fill = 0;
 
   // Product of the shape; 0 if it is empty, negative or overflows.
   int64_t elements() const;

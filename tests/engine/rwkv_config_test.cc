@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/mixers/channel_mix.h"
+#include "engine/mixers/rwkv4.h"
 #include "engine/mixers/rwkv6.h"
 #include "engine/mixers/rwkv7.h"
 #include "engine/model/config.h"
@@ -15,6 +16,19 @@ namespace weir::engine {
 namespace {
 
 using nlohmann::json;
+
+TEST(ParseConfigTest, RefusesRwkv4ValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigOf("tests/golden/rwkv"),
+                {
+                    {"attention_hidden_size", "0"},
+                    {"attention_hidden_size", "\"64\""},
+                    {"intermediate_size", "-1"},
+                    {"layer_norm_epsilon", "0"},
+                    {"context_length", "0"},
+                    {"norm_eps", "1e-5"},
+                    {"head_dim", "64"},
+                });
+}
 
 TEST(ParseConfigTest, RefusesRwkv6ValuesOutOfRangeByTheirKey) {
   ExpectRefused(ConfigOf("tests/golden/fla_rwkv6"),
@@ -70,6 +84,27 @@ TEST(ParseConfigTest, RefusesRwkv7ValuesOutOfRangeByTheirKey) {
                     {"attn_mode", "\"parallel\""},
                     {"expand_v", "1"},
                 });
+}
+
+TEST(ParseConfigTest, ReadsRwkv4) {
+  json config = ConfigOf("tests/golden/rwkv");
+  config["layer_norm_epsilon"] = 1e-6;
+
+  const auto parsed = Parse(config);
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->family, "rwkv");
+  EXPECT_EQ(parsed->trained_length, 8192u);
+  EXPECT_FLOAT_EQ(parsed->norm.eps, 1e-6F);
+  EXPECT_FLOAT_EQ(parsed->final_eps.value_or(0), 1e-5F);
+  EXPECT_EQ(As<Rwkv4>(LayerOf(*parsed)[0]).channels(), 64);
+  EXPECT_EQ(As<ChannelMix>(LayerOf(*parsed)[1]).intermediate(), 128);
+  config["attention_hidden_size"] = nullptr;
+  config["intermediate_size"] = nullptr;
+  config["hidden_size"] = 96;
+  const auto open = Parse(config);
+  EXPECT_EQ(As<Rwkv4>(LayerOf(*open)[0]).channels(), 96);
+  EXPECT_EQ(As<ChannelMix>(LayerOf(*open)[1]).intermediate(), 384);
 }
 
 TEST(ParseConfigTest, ReadsRwkv6) {

@@ -159,6 +159,26 @@ TEST(StatePoolTest, WithoutMarksAnAcquiredSlotStillReadsAsZero) {
   ForEachValue(*pool, slot, [](float* value) { ASSERT_EQ(Bits(value), 0u); });
 }
 
+TEST(StatePoolTest, AnAcquiredSlotBeginsWithTheFillOfItsTensors) {
+  StateSpec spec = SmallSpec();
+  spec.tensors[1].fill = -1e38F;
+  auto pool = *StatePool::Create(spec, {.slots = 2});
+  const int32_t other = *pool->Acquire();
+  const int32_t slot = *pool->Acquire();
+  for (int round = 0; round < 2; ++round) {
+    for (size_t i = 0; i < spec.tensors.size(); ++i) {
+      const float* begin = pool->base(i) + slot * pool->stride(i);
+      for (int64_t e = 0; e < spec.tensors[i].elements(); ++e) {
+        EXPECT_EQ(begin[e], i == 1 ? -1e38F : 0.0F);
+      }
+      EXPECT_EQ(pool->base(i)[other * pool->stride(i)], i == 1 ? -1e38F : 0.0F);
+    }
+    Fill(*pool, slot);
+    pool->Release(slot);
+    ASSERT_EQ(*pool->Acquire(), slot);
+  }
+}
+
 TEST(StatePoolTest, CopyIsExactToTheBitAndTouchesNoOtherSlot) {
   auto pool = MakePool(3);
   for (int32_t i = 0; i < 3; ++i) Fill(*pool, *pool->Acquire());

@@ -162,6 +162,7 @@ INSTANTIATE_TEST_SUITE_P(
                                      "mamba2_groups",
                                      "mamba2_limit",
                                      "mamba_bias",
+                                     "rwkv",
                                      "xlstm"),
                      testing::Values(kWhole, 256, 100, 7, 1)),
     [](const testing::TestParamInfo<FamilyCase>& info) {
