@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The real server as a process: its banner, its signals, its exit codes.
-#include <fcntl.h>
-#include <poll.h>
+#include "tests/integration/process.h"
+
 #include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,82 +23,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-using Words = std::vector<std::string>;
-
 const std::string kDemo = std::string(WEIR_SOURCE_DIR) + "/models/demo";
-
-// A running weir-server; killed with the object.
-class Process {
- public:
-  explicit Process(const Words& arguments,
-                   const char* binary = WEIR_SERVER_BINARY) {
-    int out[2], err[2];
-    EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
-    EXPECT_EQ(pipe2(err, O_CLOEXEC), 0);
-    std::vector<char*> argv = {const_cast<char*>(binary)};
-    for (const std::string& word : arguments) {
-      argv.push_back(const_cast<char*>(word.c_str()));
-    }
-    argv.push_back(nullptr);
-    pid_ = fork();
-    if (pid_ == 0) {
-      dup2(out[1], STDOUT_FILENO);
-      dup2(err[1], STDERR_FILENO);
-      execv(argv[0], argv.data());
-      _exit(127);
-    }
-    close(out[1]);
-    close(err[1]);
-    out_ = out[0];
-    err_ = err[0];
-  }
-  ~Process() {
-    if (!status_) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-    close(out_);
-    close(err_);
-  }
-
-  void Signal(int number) const { kill(pid_, number); }
-
-  // What it says on stdout up to `mark`; all of it if it ends before.
-  std::string OutTo(const std::string& mark) { return Read(out_, mark); }
-  std::string Err(const std::string& mark) { return Read(err_, mark); }
-  // The rest of both.
-  std::string Rest() { return Read(out_, "\0none") + Read(err_, "\0none"); }
-
-  // Its exit code; -1 if a signal ended it.
-  int Wait() {
-    if (!status_) {
-      int status = 0;
-      waitpid(pid_, &status, 0);
-      status_ = status;
-    }
-    return WIFEXITED(*status_) ? WEXITSTATUS(*status_) : -1;
-  }
-
- private:
-  static std::string Read(int descriptor, const std::string& mark) {
-    std::string text;
-    char buffer[1024];
-    pollfd wait{descriptor, POLLIN, 0};
-    while (mark.empty() || text.find(mark) == std::string::npos ||
-           !text.ends_with('\n')) {
-      if (poll(&wait, 1, 120'000) <= 0) break;
-      const ssize_t got = read(descriptor, buffer, sizeof buffer);
-      if (got <= 0) break;
-      text.append(buffer, static_cast<size_t>(got));
-    }
-    return text;
-  }
-
-  pid_t pid_ = -1;
-  int out_ = -1;
-  int err_ = -1;
-  std::optional<int> status_;
-};
 
 Words Serve(const Words& more = {}) {
   Words words = {"--model",
@@ -117,16 +40,8 @@ Words Serve(const Words& more = {}) {
   return words;
 }
 
-// "127.0.0.1:PORT" behind `words` in the banner.
-std::string AddressAfter(const std::string& banner, const std::string& words) {
-  const size_t at = banner.find(words);
-  if (at == std::string::npos) return "";
-  const size_t begin = at + words.size();
-  return banner.substr(begin, banner.find('\n', begin) - begin);
-}
-
 TEST(ProcessTest, TheBannerSaysWhatIsServedAndWhereAndSigtermEndsItWithZero) {
-  Process server(Serve({"--admin-listen", "127.0.0.1:0"}));
+  Process server(WEIR_SERVER_BINARY, Serve({"--admin-listen", "127.0.0.1:0"}));
   const std::string banner = server.OutTo("listening on ");
   EXPECT_THAT(banner, HasSubstr("weir-server "));
   EXPECT_THAT(banner, HasSubstr("model demo: gated_deltanet, 7451456 param"));
@@ -152,7 +67,7 @@ TEST(ProcessTest, TheBannerSaysWhatIsServedAndWhereAndSigtermEndsItWithZero) {
 }
 
 TEST(ProcessTest, SigintEndsItToo) {
-  Process server(Serve());
+  Process server(WEIR_SERVER_BINARY, Serve());
   server.OutTo("listening on ");
 
   server.Signal(SIGINT);
@@ -162,6 +77,7 @@ TEST(ProcessTest, SigintEndsItToo) {
 
 TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
   Process server(
+      WEIR_SERVER_BINARY,
       Serve({"--drain-seconds", "600", "--admin-listen", "127.0.0.1:0"}));
   const std::string banner = server.OutTo("listening on ");
   const std::string address = AddressAfter(banner, "listening on ");
@@ -214,7 +130,7 @@ TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
 }
 
 TEST(ProcessTest, ADeviceThatFailsEndsItWithItsOwnCodeAndNoReplySaysOkAfter) {
-  Process server(Serve(), WEIR_FAULT_SERVER_BINARY);
+  Process server(WEIR_FAULT_SERVER_BINARY, Serve());
   const std::string banner = server.OutTo("listening on ");
   const auto channel =
       grpc::CreateChannel(AddressAfter(banner, "listening on "),
@@ -254,7 +170,7 @@ TEST(ProcessTest, AStartThatFailsSaysWhyInOneLine) {
   ASSERT_NE(mkdtemp(folder.data()), nullptr);
   std::ofstream(folder + "/weir.json") << "{}";
   chmod((folder + "/weir.json").c_str(), 0666);
-  Process running(Serve());
+  Process running(WEIR_SERVER_BINARY, Serve());
   const std::string taken =
       AddressAfter(running.OutTo("listening on "), "listening on ");
   // What only its values show is not looked at: all but the end of the file.
@@ -290,7 +206,7 @@ TEST(ProcessTest, AStartThatFailsSaysWhyInOneLine) {
   };
   for (const WrongStart& test : cases) {
     SCOPED_TRACE(::testing::PrintToString(test.words));
-    Process server(test.words);
+    Process server(WEIR_SERVER_BINARY, test.words);
     EXPECT_EQ(server.Wait(), test.code);
     const std::string text = server.Rest();
     EXPECT_THAT(text, HasSubstr(test.part));
@@ -300,7 +216,8 @@ TEST(ProcessTest, AStartThatFailsSaysWhyInOneLine) {
 }
 
 TEST(ProcessTest, CheckConfigPrintsTheConfigurationAndLoadsNothing) {
-  Process server({"--model", "other=" + kDemo, "--check-config"});
+  Process server(WEIR_SERVER_BINARY,
+                 {"--model", "other=" + kDemo, "--check-config"});
 
   EXPECT_EQ(server.Wait(), 0);
   const std::string text = server.Rest();
