@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -41,6 +42,17 @@ double Golden::LogProbability(size_t row, uint32_t token) const {
   double sum = 0;
   for (int64_t i = 0; i < vocabulary; ++i) sum += std::exp(begin[i] - high);
   return begin[token] - high - std::log(sum);
+}
+
+std::vector<std::string> GoldenFolders(const std::string& root) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(root)) {
+    if (std::filesystem::exists(entry.path() / "golden.safetensors")) {
+      names.push_back(entry.path().filename().string());
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 Golden ReadGolden(const std::string& path) {

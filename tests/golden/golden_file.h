@@ -25,6 +25,10 @@ struct Golden {
   double LogProbability(size_t row, uint32_t token) const;
 };
 
+// The folders of `root` that hold golden.safetensors, by name and in order: a
+// checkpoint that is put there is tested.
+std::vector<std::string> GoldenFolders(const std::string& root);
+
 // The test fails, and the values are empty, if the file is missing or broken.
 Golden ReadGolden(const std::string& path);
 

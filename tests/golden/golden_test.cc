@@ -145,31 +145,18 @@ TEST_P(GoldenFamilyTest, ContinuesAsTheAuthorsCodeDoes) {
 INSTANTIATE_TEST_SUITE_P(
     Families,
     GoldenFamilyTest,
-    testing::Combine(testing::Values("falcon_mamba",
-                                     "fla_delta_net",
-                                     "fla_gated_deltanet",
-                                     "fla_gla",
-                                     "fla_hgrn2",
-                                     "fla_kda",
-                                     "fla_linear_attn",
-                                     "fla_mamba",
-                                     "fla_mamba2",
-                                     "fla_retnet",
-                                     "fla_rwkv6",
-                                     "fla_rwkv7",
-                                     "mamba",
-                                     "mamba2",
-                                     "mamba2_groups",
-                                     "mamba2_limit",
-                                     "mamba_bias",
-                                     "rwkv",
-                                     "xlstm"),
-                     testing::Values(kWhole, 256, 100, 7, 1)),
+    testing::Combine(
+        testing::ValuesIn(GoldenFolders(engine::SourcePath("tests/golden"))),
+        testing::Values(kWhole, 256, 100, 7, 1)),
     [](const testing::TestParamInfo<FamilyCase>& info) {
       const size_t piece = std::get<1>(info.param);
       return std::get<0>(info.param) + "_in_" +
              (piece == kWhole ? "one_row" : "rows_of_" + std::to_string(piece));
     });
+
+TEST(GoldenFoldersTest, NoneHasGoneAstray) {
+  EXPECT_GE(GoldenFolders(engine::SourcePath("tests/golden")).size(), 19u);
+}
 
 struct DemoCase {
   const char* name;

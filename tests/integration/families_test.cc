@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,8 +19,6 @@
 namespace weir::integration {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr double kTolerance = 1e-3;
 constexpr size_t kWhole = 65'536;
 constexpr uint32_t kGreedyMax = 24;
@@ -30,16 +27,7 @@ std::string FolderOf(const std::string& name) {
   return absl::StrCat(WEIR_SOURCE_DIR, "/tests/golden/", name);
 }
 
-std::vector<std::string> Names() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(FolderOf(""))) {
-    if (fs::exists(entry.path() / "golden.safetensors")) {
-      names.push_back(entry.path().filename().string());
-    }
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
+std::vector<std::string> Names() { return golden::GoldenFolders(FolderOf("")); }
 
 class FamilyTest : public ::testing::TestWithParam<std::string> {
  protected:
