@@ -23,8 +23,9 @@ int64_t RoundUp(int64_t value) {
 }
 
 int64_t Mixed(const QkvShape& shape) {
-  return int64_t{2} * shape.key_heads * shape.key_dim +
-         int64_t{shape.heads} * shape.value_dim;
+  const int64_t keys = int64_t{shape.key_heads} * shape.key_dim;
+  const int64_t values = int64_t{shape.heads} * shape.value_dim;
+  return keys + shape.writes * (keys + values);
 }
 
 }  // namespace
@@ -58,10 +59,12 @@ std::vector<WeightSlot> QkvProjection::Weights() {
     int64_t first;
     int64_t channels;
   };
+  const int64_t written = shape_.writes * keys();
   std::vector<WeightSlot> slots;
-  for (const Part& part : {Part{"q", 0, keys()},
-                           Part{"k", keys(), keys()},
-                           Part{"v", 2 * keys(), values()}}) {
+  for (const Part& part :
+       {Part{"q", 0, keys()},
+        Part{"k", keys(), written},
+        Part{"v", keys() + written, shape_.writes * values()}}) {
     slots.push_back(projection_.Rows(
         part.name + "_proj.weight", part.first, part.channels));
     if (shape_.conv_width == 0) continue;
@@ -124,7 +127,7 @@ QkvProjection::Result QkvProjection::Forward(const MixerInput& input,
   }
   return {.q = qkv,
           .k = qkv + keys(),
-          .v = qkv + 2 * keys(),
+          .v = qkv + keys() + shape_.writes * keys(),
           .stride = stride,
           .extra = {projected + mixed(), width}};
 }
@@ -134,17 +137,19 @@ float QkvProjection::QueryScale() const {
 }
 
 void QkvProjection::Normalize(const Result& result, int64_t tokens) const {
-  ParallelFor(tokens, 2 * keys(), [&](int64_t begin, int64_t end) {
-    for (float* x : {result.q, result.k}) {
-      L2NormalizeHeads(x,
-                       result.stride,
-                       shape_.key_heads,
-                       shape_.key_dim,
-                       kLengthEps,
-                       x == result.q ? QueryScale() : 1.0f,
-                       begin,
-                       end);
-    }
+  const auto normalize = [&](float* x,
+                             int32_t heads,
+                             float scale,
+                             int64_t begin,
+                             int64_t end) {
+    L2NormalizeHeads(
+        x, result.stride, heads, shape_.key_dim, kLengthEps, scale, begin, end);
+  };
+  const int32_t heads = shape_.key_heads;
+  const int64_t cost = (shape_.writes + 1) * keys();
+  ParallelFor(tokens, cost, [&](int64_t begin, int64_t end) {
+    normalize(result.q, heads, QueryScale(), begin, end);
+    normalize(result.k, shape_.writes * heads, 1.0f, begin, end);
   });
 }
 

@@ -2,7 +2,8 @@
 //
 // Queries, keys and values as flash-linear-attention's layers make them: one
 // product for all of a layer's projections, then for q, k and v a short
-// convolution each, SiLU, and a norm or a scale.
+// convolution each, SiLU, and a norm or a scale. A token has one query and
+// `writes` keys and values, of which the first's heads come first.
 //
 // Threads: as linear.h.
 #pragma once
@@ -21,6 +22,7 @@ struct QkvShape {
   int32_t key_heads = 0;   // divides heads
   int32_t key_dim = 0;     // K, of one head
   int32_t value_dim = 0;   // V, of one head
+  int32_t writes = 1;      // keys and values of one token
   int32_t conv_width = 0;  // 0: no convolution
   bool conv_bias = false;
   bool silu = false;  // without a convolution, which brings its own
@@ -46,8 +48,8 @@ class QkvProjection {
 
   struct Result {
     float* q = nullptr;  // [T][key_heads, K]
-    float* k = nullptr;  // [T][key_heads, K]
-    float* v = nullptr;  // [T][heads, V]
+    float* k = nullptr;  // [T][writes, key_heads, K]
+    float* v = nullptr;  // [T][writes, heads, V]
     int64_t stride = 0;  // floats between two tokens of each
     TokenRows extra;     // [T][extra_columns]
   };
@@ -59,11 +61,12 @@ class QkvProjection {
   // q times K^-1/2.
   void ScaleQueries(const Result& result, int64_t tokens) const;
 
+  // Of one query, one of the keys or one of the values.
   int64_t keys() const { return int64_t{shape_.key_heads} * shape_.key_dim; }
   int64_t values() const { return int64_t{shape_.heads} * shape_.value_dim; }
 
  private:
-  int64_t mixed() const { return 2 * keys() + values(); }
+  int64_t mixed() const { return keys() + shape_.writes * (keys() + values()); }
   float QueryScale() const;
 
   const QkvShape shape_;

@@ -4,6 +4,7 @@
 #include "engine/mixers/delta_net.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/gated_delta_net.h"
+#include "engine/mixers/gated_delta_product.h"
 #include "engine/mixers/gated_linear_attention.h"
 #include "engine/mixers/hgrn2.h"
 #include "engine/mixers/kda.h"
@@ -23,6 +24,7 @@ constexpr Family kFamilies[] = {
     {"delta_net", nullptr, ReadDeltaNet},
     {"falcon_mamba", nullptr, ReadFalconMamba},
     {"gated_deltanet", nullptr, ReadGatedDeltaNet},
+    {"gated_deltaproduct", nullptr, ReadGatedDeltaProduct},
     {"gla", nullptr, ReadGatedLinearAttention},
     {"hgrn2", nullptr, ReadHgrn2},
     {"kda", nullptr, ReadKda},

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The configurations of flash-linear-attention's DeltaNet, KDA, GLA and HGRN2.
+// The configurations of flash-linear-attention's mixers.
 #include <string>
 #include <vector>
 
 #include "engine/mixers/delta_net.h"
+#include "engine/mixers/gated_delta_product.h"
 #include "engine/mixers/gated_linear_attention.h"
 #include "engine/mixers/hgrn2.h"
 #include "engine/mixers/kda.h"
@@ -47,6 +48,62 @@ TEST(ParseConfigTest, RefusesKdaValuesOutOfRangeByTheirKey) {
                     {"allow_neg_eigval", "\"no\""},
                     {"attn", R"({"layers":[1]})"},
                 });
+}
+
+// Gated DeltaNet's, whose keys are nearly the same.
+json DeltaProductConfig() {
+  json config = ConfigOf("tests/golden/fla_gated_deltanet");
+  config["model_type"] = "gated_deltaproduct";
+  config.erase("use_gate");
+  config.erase("output_gate_activation");
+  return config;
+}
+
+TEST(ParseConfigTest, RefusesDeltaProductValuesOutOfRangeByTheirKey) {
+  ExpectRefused(DeltaProductConfig(),
+                {
+                    {"num_householder", "0"},
+                    {"num_householder", "33"},
+                    {"num_heads", "0"},
+                    {"num_v_heads", "3"},
+                    {"head_dim", "0"},
+                    {"head_dim", "1025"},
+                    {"expand_v", "0.03"},
+                    {"use_forget_gate", "1"},
+                    {"use_output_gate", "\"yes\""},
+                    {"allow_neg_eigval", "2"},
+                    {"conv_size", "9"},
+                    {"attn_mode", "\"fused_chunk\""},
+                    {"attn", R"({"layers":[1]})"},
+                    {"use_gate", "true"},
+                });
+}
+
+TEST(ParseConfigTest, ReadsDeltaProductAsItsAuthorsDoWhereKeysAreMissing) {
+  const auto bare = Parse(DeltaProductConfig());
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  GatedDeltaProductShape shape =
+      As<GatedDeltaProduct>(LayerOf(*bare)[0]).shape();
+  EXPECT_EQ(shape.qkv.writes, 1);
+  EXPECT_FALSE(shape.decay);
+  EXPECT_TRUE(shape.gate);
+  EXPECT_FALSE(shape.negative_eigenvalues);
+  EXPECT_EQ(shape.qkv.conv_width, 4);
+
+  json config = DeltaProductConfig();
+  config["num_householder"] = 3;
+  config["use_forget_gate"] = true;
+  config["use_output_gate"] = false;
+  config["use_short_conv"] = false;
+  config["allow_neg_eigval"] = true;
+  const auto all = Parse(config);
+  ASSERT_TRUE(all.ok()) << all.status();
+  shape = As<GatedDeltaProduct>(LayerOf(*all)[0]).shape();
+  EXPECT_EQ(shape.qkv.writes, 3);
+  EXPECT_TRUE(shape.decay);
+  EXPECT_FALSE(shape.gate);
+  EXPECT_TRUE(shape.negative_eigenvalues);
+  EXPECT_EQ(shape.qkv.conv_width, 0);
 }
 
 TEST(ParseConfigTest, RefusesGlaValuesOutOfRangeByTheirKey) {
