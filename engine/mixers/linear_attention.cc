@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/mixers/linear_attention.h"
 
+#include <cmath>
 #include <cstddef>
+#include <iterator>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
@@ -15,11 +19,48 @@ namespace {
 // What a sum of keys is kept above; no configuration names it.
 constexpr float kSumEps = 1e-10F;
 
+constexpr const char* kQueryPrefix = "feature_map_q.";
+constexpr const char* kKeyPrefix = "feature_map_k.";
+
+FeatureKind ReadFeature(ConfigFields& fields) {
+  const std::string name = fields.OneOf("feature_map",
+                                        {"elu",
+                                         "relu",
+                                         "identity",
+                                         "t2r",
+                                         "elementwise_product",
+                                         "hedgehog",
+                                         "dpfp"},
+                                        "elementwise_product");
+  return name == "elu"        ? FeatureKind::kEluPlusOne
+         : name == "relu"     ? FeatureKind::kRelu
+         : name == "identity" ? FeatureKind::kIdentity
+         : name == "t2r"      ? FeatureKind::kT2r
+         : name == "hedgehog" ? FeatureKind::kHedgehog
+         : name == "dpfp"     ? FeatureKind::kDpfp
+                              : FeatureKind::kElementwiseProduct;
+}
+
+// The queries' name of a map that they share with the keys: a checkpoint has
+// its weights once, or a second time under this name.
+void ForgetQueryFeatures(const LinearAttentionShape& shape, DecoderSpec& spec) {
+  FlaFeatures map(shape.feature, shape.qkv.heads, shape.qkv.key_dim);
+  for (int32_t layer = 0; layer < spec.layers; ++layer) {
+    const std::string prefix =
+        absl::StrCat(spec.names.layers, layer, ".attn.", kQueryPrefix);
+    for (const WeightSlot& slot : map.Weights(prefix)) {
+      spec.unused.push_back({.name = slot.name, .shape = slot.shape});
+    }
+  }
+}
+
 }  // namespace
 
 LinearAttention::LinearAttention(const LinearAttentionShape& shape)
     : shape_(shape),
       qkv_(shape.qkv, 0),
+      query_features_(shape.feature, shape.qkv.heads, shape.qkv.key_dim),
+      key_features_(shape.feature, shape.qkv.heads, shape.qkv.key_dim),
       out_projection_(values(), shape.qkv.hidden, false),
       norm_(shape.qkv.value_dim),
       no_decay_(static_cast<size_t>(shape.qkv.heads), 0.0F),
@@ -27,6 +68,11 @@ LinearAttention::LinearAttention(const LinearAttentionShape& shape)
 
 std::vector<WeightSlot> LinearAttention::Weights() {
   std::vector<WeightSlot> slots = qkv_.Weights();
+  const auto add = [&slots](std::vector<WeightSlot> more) {
+    std::move(more.begin(), more.end(), std::back_inserter(slots));
+  };
+  if (!shape_.tied) add(query_features_.Weights(kQueryPrefix));
+  add(key_features_.Weights(kKeyPrefix));
   slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
   slots.push_back({.name = "norm.weight",
                    .shape = {shape_.qkv.value_dim},
@@ -37,37 +83,65 @@ std::vector<WeightSlot> LinearAttention::Weights() {
 std::vector<StateTensor> LinearAttention::State() const {
   const QkvShape& qkv = shape_.qkv;
   std::vector<StateTensor> tensors = {
-      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, qkv.key_dim}}};
+      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, features()}}};
   if (shape_.normalized) {
-    tensors.push_back({.name = "sum", .shape = {qkv.heads, qkv.key_dim}});
+    tensors.push_back({.name = "sum", .shape = {qkv.heads, features()}});
   }
   return tensors;
 }
 
 int64_t LinearAttention::workspace_floats() const {
-  return qkv_.workspace_floats() + values() + shape_.qkv.heads;
+  return qkv_.workspace_floats() + 2 * feature_width() + values() +
+         shape_.qkv.heads + key_features_.workspace_floats();
+}
+
+void LinearAttention::Map(const QkvProjection::Result& qkv,
+                          int64_t tokens,
+                          float* workspace,
+                          const Features& to) const {
+  const FlaFeatures& of_queries = shape_.tied ? key_features_ : query_features_;
+  of_queries.Forward({qkv.q, qkv.stride}, tokens, workspace, to.q);
+  key_features_.Forward({qkv.k, qkv.stride}, tokens, workspace, to.k);
+  const float scale = 1.0F / std::sqrt(static_cast<float>(features()));
+  const int64_t heads = shape_.qkv.heads;
+  const int64_t width = feature_width();
+  ParallelFor(tokens, 2 * width, [&](int64_t begin, int64_t end) {
+    float* q = to.q + begin * width;
+    const int64_t count = (end - begin) * heads;
+    if (shape_.divided_queries) DivideBySums(q, count, features());
+    if (shape_.divided_keys) {
+      DivideBySums(to.k + begin * width, count, features());
+    }
+    for (int64_t i = 0; i < (end - begin) * width; ++i) q[i] *= scale;
+  });
+}
+
+RecurrenceArgs LinearAttention::Recurrence(const MixerInput& input,
+                                           const Features& from,
+                                           size_t tensor) const {
+  return {.heads = shape_.qkv.heads,
+          .key_heads = shape_.qkv.heads,
+          .key_dim = static_cast<int32_t>(features()),
+          .q = {from.q, feature_width()},
+          .k = {from.k, feature_width()},
+          .v = {},
+          .log2_decay = {no_decay_.data(), 0},
+          .state = input.state.pool->base(tensor),
+          .state_stride = input.state.pool->stride(tensor)};
 }
 
 // The sum of the keys is a state of one value channel into which 1 is written.
 void LinearAttention::Normalize(const MixerInput& input,
-                                const QkvProjection::Result& qkv,
+                                const Features& from,
                                 float* sums,
                                 float* mixed_out) const {
   const int32_t heads = shape_.qkv.heads;
-  const size_t tensor = input.state.first + 1;
-  RunRecurrence(*input.batch,
-                {.heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = 1,
-                 .q = {qkv.q, qkv.stride},
-                 .k = {qkv.k, qkv.stride},
-                 .v = {ones_.data(), 0},
-                 .log2_decay = {no_decay_.data(), 0},
-                 .out = sums,
-                 .out_stride = heads,
-                 .state = input.state.pool->base(tensor),
-                 .state_stride = input.state.pool->stride(tensor)});
+  RecurrenceArgs args = Recurrence(input, from, input.state.first + 1);
+  args.value_dim = 1;
+  args.v = {ones_.data(), 0};
+  args.out = sums;
+  args.out_stride = heads;
+  RunRecurrence(*input.batch, args);
   const int64_t dim = shape_.qkv.value_dim;
   ParallelFor(input.batch->tokens, values(), [&](int64_t begin, int64_t end) {
     for (int64_t head = begin * heads; head < end * heads; ++head) {
@@ -80,35 +154,25 @@ void LinearAttention::Normalize(const MixerInput& input,
 void LinearAttention::Forward(const MixerInput& input,
                               float* workspace,
                               float* out) const {
-  const Batch& batch = *input.batch;
-  const int64_t tokens = batch.tokens;
+  const int64_t tokens = input.batch->tokens;
   const int32_t heads = shape_.qkv.heads;
-  float* mixed_out = workspace + tokens * qkv_.workspace_floats();
+  Features features;
+  features.q = workspace + tokens * qkv_.workspace_floats();
+  features.k = features.q + tokens * feature_width();
+  float* mixed_out = features.k + tokens * feature_width();
   float* sums = mixed_out + tokens * values();
+  float* middle = sums + tokens * heads;
 
   const QkvProjection::Result qkv =
       qkv_.Forward(input, input.state.first, workspace);
-  ParallelFor(tokens, 8 * qkv_.keys(), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      Activate(shape_.feature, qkv.q + t * qkv.stride, qkv_.keys());
-      Activate(shape_.feature, qkv.k + t * qkv.stride, qkv_.keys());
-    }
-  });
-  qkv_.ScaleQueries(qkv, tokens);
-  RunRecurrence(batch,
-                {.heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = shape_.qkv.value_dim,
-                 .q = {qkv.q, qkv.stride},
-                 .k = {qkv.k, qkv.stride},
-                 .v = {qkv.v, qkv.stride},
-                 .log2_decay = {no_decay_.data(), 0},
-                 .out = mixed_out,
-                 .out_stride = values(),
-                 .state = input.state.pool->base(input.state.first),
-                 .state_stride = input.state.pool->stride(input.state.first)});
-  if (shape_.normalized) Normalize(input, qkv, sums, mixed_out);
+  Map(qkv, tokens, middle, features);
+  RecurrenceArgs args = Recurrence(input, features, input.state.first);
+  args.value_dim = shape_.qkv.value_dim;
+  args.v = {qkv.v, qkv.stride};
+  args.out = mixed_out;
+  args.out_stride = values();
+  RunRecurrence(*input.batch, args);
+  if (shape_.normalized) Normalize(input, features, sums, mixed_out);
   const GatedNormArgs norm = {.groups = heads,
                               .width = shape_.qkv.value_dim,
                               .x = {mixed_out, values()},
@@ -134,23 +198,14 @@ void ReadLinearAttention(ConfigFields& fields, DecoderSpec& spec) {
   ReadHeads(fields, qkv);
   qkv.key_dim = HeadDim(fields, "expand_k", 1.0, spec.hidden, qkv.heads);
   qkv.value_dim = HeadDim(fields, "expand_v", 1.0, spec.hidden, qkv.heads);
-  // The other features have weights of their own.
-  const std::string feature = fields.OneOf(
-      "feature_map", {"elu", "relu", "identity"}, "elementwise_product");
-  if (feature == "elementwise_product") {
-    fields.Fail("feature_map", "elementwise_product is not served");
-  }
-  shape.feature = feature == "elu"    ? Activation::kEluPlusOne
-                  : feature == "relu" ? Activation::kRelu
-                                      : Activation::kNone;
+  shape.feature = ReadFeature(fields);
+  shape.tied = fields.Bool("tie_feature_map_qk", false);
+  shape.divided_queries = fields.Bool("norm_q", false);
+  shape.divided_keys = fields.Bool("norm_k", false);
   shape.normalized = fields.Bool("norm_feature_map", false);
-  for (const char* key : {"norm_q", "norm_k"}) {
-    if (fields.Bool(key, false)) fields.Fail(key, "is not served");
-  }
-  // Features that have no weights are the same, tied or not.
-  fields.Ignore({"tie_feature_map_qk"});
   fields.OneOf(
       "attn_mode", {"chunk", "fused_chunk", "fused_recurrent"}, "chunk");
+  if (shape.tied) ForgetQueryFeatures(shape, spec);
   ReadFlaLayers(fields, spec, [shape](int32_t) {
     return std::make_unique<LinearAttention>(shape);
   });

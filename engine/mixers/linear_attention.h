@@ -3,7 +3,8 @@
 // The Linear Transformer's attention (arXiv 2006.16236) as flash-linear-
 // attention's checkpoints have it:
 //
-//   q, k = phi(W x), v = W x;  phi is elu + 1, relu, or nothing; q times K^-1/2
+//   q, k = phi(W x), v = W x;  phi makes F features (fla_features.h), which
+//     may be divided by their sum + 1e-4; q times F^-1/2
 //   S <- S + k v^T;  o = S^T q, over q.z + 1e-10 with z the sum of the keys
 //     where the configuration asks for it
 //   out = W_o (rmsnorm(o) * w)
@@ -14,8 +15,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/kernels/activation.h"
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/fla_features.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -23,7 +24,10 @@ namespace weir::engine {
 
 struct LinearAttentionShape {
   QkvShape qkv;
-  Activation feature = Activation::kNone;
+  FeatureKind feature = FeatureKind::kElementwiseProduct;
+  bool tied = false;  // one map for queries and keys, by the keys' name
+  bool divided_queries = false;
+  bool divided_keys = false;
   bool normalized = false;
   float eps = 0;
 };
@@ -42,14 +46,35 @@ class LinearAttention final : public Mixer {
                float* out) const override;
 
  private:
+  // [T, heads, F], contiguous.
+  struct Features {
+    float* q = nullptr;
+    float* k = nullptr;
+  };
+
   int64_t values() const { return qkv_.values(); }
+  int64_t features() const {  // of one head
+    return FeaturesOf(shape_.feature, shape_.qkv.key_dim);
+  }
+  int64_t feature_width() const { return shape_.qkv.heads * features(); }
+  void Map(const QkvProjection::Result& qkv,
+           int64_t tokens,
+           float* workspace,
+           const Features& to) const;
+  // The recurrence with the features for queries and keys, into a tensor of
+  // the layer.
+  RecurrenceArgs Recurrence(const MixerInput& input,
+                            const Features& from,
+                            size_t tensor) const;
   void Normalize(const MixerInput& input,
-                 const QkvProjection::Result& qkv,
+                 const Features& from,
                  float* sums,
                  float* mixed_out) const;
 
   const LinearAttentionShape shape_;
   QkvProjection qkv_;
+  FlaFeatures query_features_;
+  FlaFeatures key_features_;
   Linear out_projection_;
   Buffer norm_;                        // [V]
   const std::vector<float> no_decay_;  // [heads]

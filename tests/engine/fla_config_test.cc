@@ -9,6 +9,7 @@
 #include "engine/mixers/gated_linear_attention.h"
 #include "engine/mixers/hgrn2.h"
 #include "engine/mixers/kda.h"
+#include "engine/mixers/linear_attention.h"
 #include "gtest/gtest.h"
 #include "tests/engine/config_case.h"
 
@@ -151,12 +152,38 @@ TEST(ParseConfigTest, RefusesLinearAttentionValuesOutOfRangeByTheirKey) {
                     {"num_heads", "0"},
                     {"num_kv_heads", "2"},
                     {"expand_v", "0.01"},
-                    {"feature_map", "\"hedgehog\""},
-                    {"feature_map", "null"},
-                    {"norm_q", "true"},
-                    {"norm_k", "true"},
+                    {"feature_map", "\"favor\""},
+                    {"feature_map", "1"},
+                    {"tie_feature_map_qk", "\"q\""},
+                    {"norm_q", "1"},
+                    {"norm_k", "0"},
                     {"norm_feature_map", "1"},
                 });
+}
+
+TEST(ParseConfigTest, ReadsTheFeaturesOfLinearAttention) {
+  json config = ConfigOf("tests/golden/fla_linear_attn");
+  config.erase("feature_map");
+  const auto bare = Parse(config);
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  EXPECT_EQ(As<LinearAttention>(LayerOf(*bare)[0]).shape().feature,
+            FeatureKind::kElementwiseProduct);
+  EXPECT_TRUE(bare->unused.empty());
+
+  config["feature_map"] = "hedgehog";
+  config["tie_feature_map_qk"] = true;
+  config["norm_k"] = true;
+  const auto tied = Parse(config);
+  ASSERT_TRUE(tied.ok()) << tied.status();
+  const LinearAttentionShape shape =
+      As<LinearAttention>(LayerOf(*tied)[0]).shape();
+  EXPECT_EQ(shape.feature, FeatureKind::kHedgehog);
+  EXPECT_TRUE(shape.tied);
+  EXPECT_FALSE(shape.divided_queries);
+  EXPECT_TRUE(shape.divided_keys);
+  ASSERT_EQ(tied->unused.size(), 4U);
+  EXPECT_EQ(tied->unused[3].name,
+            "model.layers.1.attn.feature_map_q.layer.bias");
 }
 
 TEST(ParseConfigTest, ReadsTheOptionsOfTheFlaFamilies) {
