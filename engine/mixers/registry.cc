@@ -8,6 +8,7 @@
 #include "engine/mixers/gated_linear_attention.h"
 #include "engine/mixers/hgrn2.h"
 #include "engine/mixers/kda.h"
+#include "engine/mixers/lightning.h"
 #include "engine/mixers/linear_attention.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
@@ -16,6 +17,7 @@
 #include "engine/mixers/rwkv4.h"
 #include "engine/mixers/rwkv6.h"
 #include "engine/mixers/rwkv7.h"
+#include "engine/mixers/simple_gla.h"
 
 namespace weir::engine {
 namespace {
@@ -38,6 +40,8 @@ constexpr Family kFamilies[] = {
     {"rwkv", nullptr, ReadRwkv4},
     {"rwkv6", nullptr, ReadRwkv6},
     {"rwkv7", nullptr, ReadRwkv7},
+    {"weir_lightning", nullptr, ReadLightning},
+    {"weir_simple_gla", nullptr, ReadSimpleGla},
     {"xlstm", nullptr, ReadXlstm},
 };
 

@@ -116,6 +116,12 @@ void FlaReference::Add(const std::string& name,
   std::normal_distribution<float> normal(0, 1);
   std::vector<float> values(static_cast<size_t>(count));
   for (float& value : values) value = shift + scale * normal(random_);
+  Set(name, shape, values);
+}
+
+void FlaReference::Set(const std::string& name,
+                       const std::vector<int64_t>& shape,
+                       const std::vector<float>& values) {
   files_.Add(name, shape, values);
   tensors_[name] = values;
 }

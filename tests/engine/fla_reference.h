@@ -75,6 +75,9 @@ class FlaReference {
            const std::vector<int64_t>& shape,
            float scale,
            float shift = 0);
+  void Set(const std::string& name,
+           const std::vector<int64_t>& shape,
+           const std::vector<float>& values);
   // PART_proj and, where `conv`, PART_conv1d.
   void AddPart(const std::string& attn,
                const std::string& part,

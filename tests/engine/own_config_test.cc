@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The configurations of layouts of our own, docs/checkpoints.md.
+#include <string>
+#include <vector>
+
+#include "engine/mixers/lightning.h"
+#include "engine/mixers/simple_gla.h"
+#include "gtest/gtest.h"
+#include "tests/engine/config_case.h"
+
+namespace weir::engine {
+namespace {
+
+using nlohmann::json;
+
+json ConfigFor(const char* model_type) {
+  return {{"model_type", model_type},
+          {"hidden_size", 64},
+          {"num_hidden_layers", 2},
+          {"vocab_size", 259},
+          {"num_heads", 4}};
+}
+
+TEST(ParseConfigTest, RefusesSimpleGlaValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigFor("weir_simple_gla"),
+                {
+                    {"num_heads", "0"},
+                    {"num_kv_heads", "2"},
+                    {"expand_k", "0.01"},
+                    {"expand_v", "17"},
+                    {"use_short_conv", "1"},
+                    {"conv_size", "1"},
+                    {"conv_bias", "\"yes\""},
+                    {"gate_fn", "\"gelu\""},
+                    {"fuse_norm", "1"},
+                    {"gate_logit_normalizer", "0"},
+                    {"feature_map", "\"relu\""},
+                    {"attn_mode", "\"fused_chunk\""},
+                    {"norm_eps", "0"},
+                    {"elementwise_affine", "false"},
+                    {"use_output_gate", "true"},
+                });
+}
+
+TEST(ParseConfigTest, ReadsSimpleGla) {
+  json config = ConfigFor("weir_simple_gla");
+  const auto bare = Parse(config);
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  SimpleGlaShape shape = As<SimpleGla>(LayerOf(*bare)[0]).shape();
+  EXPECT_EQ(shape.qkv.heads, 4);
+  EXPECT_EQ(shape.qkv.key_dim, 16);
+  EXPECT_EQ(shape.qkv.value_dim, 16);
+  EXPECT_EQ(shape.qkv.conv_width, 4);
+  EXPECT_EQ(shape.gate, GateKind::kSilu);
+  EXPECT_TRUE(shape.fused_norm);
+  EXPECT_EQ(shape.normalizer, 16);
+
+  config["expand_v"] = 2;
+  config["use_short_conv"] = false;
+  config["gate_fn"] = "sigmoid";
+  config["gate_logit_normalizer"] = 8;
+  const auto all = Parse(config);
+  ASSERT_TRUE(all.ok()) << all.status();
+  shape = As<SimpleGla>(LayerOf(*all)[0]).shape();
+  EXPECT_EQ(shape.qkv.value_dim, 32);
+  EXPECT_EQ(shape.qkv.conv_width, 0);
+  EXPECT_EQ(shape.gate, GateKind::kSigmoid);
+  EXPECT_FALSE(shape.fused_norm);
+  EXPECT_EQ(shape.normalizer, 8);
+}
+
+TEST(ParseConfigTest, RefusesLightningValuesOutOfRangeByTheirKey) {
+  ExpectRefused(ConfigFor("weir_lightning"),
+                {
+                    {"num_heads", "0"},
+                    {"num_heads", "3"},
+                    {"num_heads", "128"},
+                    {"head_dim", "0"},
+                    {"head_dim", "1025"},
+                    {"slopes", "\"alibi\""},
+                    {"slopes", "1"},
+                    {"hidden_act", "\"gelu\""},
+                    {"block_size", "256"},
+                });
+}
+
+TEST(ParseConfigTest, ReadsLightning) {
+  json config = ConfigFor("weir_lightning");
+  const auto bare = Parse(config);
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  LightningShape shape = As<Lightning>(LayerOf(*bare)[0]).shape();
+  EXPECT_EQ(shape.heads, 4);
+  EXPECT_EQ(shape.head_dim, 16);
+  EXPECT_EQ(shape.slopes, Slopes::kMiniMax);
+
+  config["num_heads"] = 3;
+  config["head_dim"] = 24;
+  config["slopes"] = "fla";
+  const auto all = Parse(config);
+  ASSERT_TRUE(all.ok()) << all.status();
+  shape = As<Lightning>(LayerOf(*all)[0]).shape();
+  EXPECT_EQ(shape.head_dim, 24);
+  EXPECT_EQ(shape.slopes, Slopes::kFla);
+}
+
+}  // namespace
+}  // namespace weir::engine
