@@ -13,6 +13,10 @@ void KdaGates(const KdaGateArgs& args, int64_t begin, int64_t end) {
   Kernels().kda_gates(args, begin, end);
 }
 
+void Gdn2Gates(const Gdn2GateArgs& args, int64_t begin, int64_t end) {
+  Kernels().gdn2_gates(args, begin, end);
+}
+
 void HgrnGates(const HgrnGateArgs& args, int64_t begin, int64_t end) {
   Kernels().hgrn_gates(args, begin, end);
 }

@@ -46,6 +46,26 @@ struct KdaGateArgs {
 };
 void KdaGates(const KdaGateArgs& args, int64_t begin, int64_t end);
 
+// GDN-2 (arXiv 2605.22791): a decay and an erase gate for each key channel, per
+// key head, written out for each value head that reads it:
+//
+//   log2_decay = -exp(a_log) softplus(f + dt_bias) log2(e)
+//   a = -2^log2_decay (erase_scale sigmoid(b) k)
+struct Gdn2GateArgs {
+  int32_t heads = 0;
+  int32_t key_heads = 0;           // divides heads
+  int32_t key_dim = 0;             // K
+  TokenRows f;                     // [T][key_heads, K]
+  TokenRows b;                     // likewise
+  TokenRows k;                     // likewise
+  const float* a_log = nullptr;    // [key_heads]
+  const float* dt_bias = nullptr;  // [key_heads, K]
+  float erase_scale = 1;
+  float* log2_decay = nullptr;  // [T, heads, K], contiguous
+  float* a = nullptr;           // likewise
+};
+void Gdn2Gates(const Gdn2GateArgs& args, int64_t begin, int64_t end);
+
 // HGRN2 (arXiv 2404.07904): d = low + (1 - low) sigmoid(f), k = 1 - d. low
 // [width], or nullptr for 0; log2_decay and k [T, width], contiguous.
 struct HgrnGateArgs {

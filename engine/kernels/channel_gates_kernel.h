@@ -59,6 +59,32 @@ void KdaGateRows(const KdaGateArgs& args, int64_t begin, int64_t end) {
   }
 }
 
+void Gdn2GateRows(const Gdn2GateArgs& args, int64_t begin, int64_t end) {
+  const int32_t sharing = args.heads / args.key_heads;
+  const Vec erase_scale = Broadcast(-args.erase_scale);
+  for (int64_t t = begin; t < end; ++t) {
+    for (int32_t h = 0; h < args.key_heads; ++h) {
+      const int64_t offset = int64_t{h} * args.key_dim;
+      const int64_t to = (t * args.heads + int64_t{h} * sharing) * args.key_dim;
+      const float* f = args.f.data + t * args.f.stride + offset;
+      const float* b = args.b.data + t * args.b.stride + offset;
+      const float* k = args.k.data + t * args.k.stride + offset;
+      const Vec rate = Broadcast(-kLog2E) * Exp(Broadcast(args.a_log[h]));
+      ForVectors(args.key_dim, [&](int i, int n) {
+        const Vec x = LoadN(f + i, n) + LoadN(args.dt_bias + offset + i, n);
+        const Vec decay = rate * Softplus(x);
+        const Vec erase = erase_scale * Sigmoid(LoadN(b + i, n));
+        const Vec a = Exp2(decay) * (erase * LoadN(k + i, n));
+        for (int32_t copy = 0; copy < sharing; ++copy) {
+          const int64_t at = to + int64_t{copy} * args.key_dim + i;
+          StoreN(args.log2_decay + at, decay, n);
+          StoreN(args.a + at, a, n);
+        }
+      });
+    }
+  }
+}
+
 void HgrnGateRows(const HgrnGateArgs& args, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     const float* f = args.f.data + t * args.f.stride;

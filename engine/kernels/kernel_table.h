@@ -109,6 +109,7 @@ struct KernelTable {
                              int64_t begin,
                              int64_t end);
   void (*kda_gates)(const KdaGateArgs& args, int64_t begin, int64_t end);
+  void (*gdn2_gates)(const Gdn2GateArgs& args, int64_t begin, int64_t end);
   void (*hgrn_gates)(const HgrnGateArgs& args, int64_t begin, int64_t end);
   void (*rwkv6_decay)(float* w, int64_t count);
   void (*wkv)(const WkvArgs& args, int64_t begin, int64_t end);

@@ -12,9 +12,9 @@
 //           S <- S Diag(d_t) + ...
 //   beta    the delta rule, b (a^T S) = -beta k (d k^T S) and beta v for v:
 //           Gated DeltaNet (arXiv 2412.06464); one decay for the head
-//   a       a correction along the key, b = beta k and beta v for v: KDA,
-//   GDN-2;
-//           a decay a key channel
+//   a       a correction along the key, b = beta k and beta v for v, where
+//           beta may be missing and is 1: KDA (arXiv 2510.26692), GDN-2
+//           (arXiv 2605.22791); a decay a key channel
 //   a, b    any correction: RWKV-7; a decay a key channel
 //   read    before the write: o_t = S_{t-1}^T q_t + (q_t . (bonus k_t)) v_t,
 //           RWKV-6 (arXiv 2404.05892); a decay a key channel

@@ -79,6 +79,7 @@ constexpr KernelTable TargetKernels(const char* name) {
       .rwkv7_bonus = Rwkv7BonusRows,
       .log_sigmoid_decays = LogSigmoidDecayRows,
       .kda_gates = KdaGateRows,
+      .gdn2_gates = Gdn2GateRows,
       .hgrn_gates = HgrnGateRows,
       .rwkv6_decay = Rwkv6DecayAll,
       .wkv = WkvItems,

@@ -6,6 +6,7 @@
 #include "engine/mixers/gated_delta_net.h"
 #include "engine/mixers/gated_delta_product.h"
 #include "engine/mixers/gated_linear_attention.h"
+#include "engine/mixers/gdn2.h"
 #include "engine/mixers/hgrn2.h"
 #include "engine/mixers/kda.h"
 #include "engine/mixers/lightning.h"
@@ -40,6 +41,7 @@ constexpr Family kFamilies[] = {
     {"rwkv", nullptr, ReadRwkv4},
     {"rwkv6", nullptr, ReadRwkv6},
     {"rwkv7", nullptr, ReadRwkv7},
+    {"weir_gdn2", nullptr, ReadGdn2},
     {"weir_lightning", nullptr, ReadLightning},
     {"weir_simple_gla", nullptr, ReadSimpleGla},
     {"xlstm", nullptr, ReadXlstm},

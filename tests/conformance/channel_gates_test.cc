@@ -137,6 +137,55 @@ TEST_P(ChannelGatesTest, KdaGatesOfBothKinds) {
   }
 }
 
+TEST_P(ChannelGatesTest, Gdn2GatesForEveryHeadThatReadsThem) {
+  constexpr int32_t kKeyHeads = 2;
+  constexpr int32_t kSharing = 3;
+  constexpr int32_t kKeyDim = 21;
+  constexpr int64_t kTokens = 3;
+  constexpr int64_t kWidth = kKeyHeads * kKeyDim;
+  std::vector<float> f(kTokens * kWidth);
+  std::vector<float> b(f.size());
+  std::vector<float> k(f.size());
+  for (size_t i = 0; i < f.size(); ++i) {
+    f[i] = std::sin(0.7F * i) * 4;
+    b[i] = std::sin(1.1F * i) * 3;
+    k[i] = std::cos(0.3F * i);
+  }
+  const std::vector<float> a_log = {-1, 2};
+  std::vector<float> dt_bias(kWidth);
+  for (int64_t i = 0; i < kWidth; ++i) dt_bias[i] = 0.3F + 0.01F * i;
+  for (const float erase_scale : {1.0F, 2.0F}) {
+    std::vector<float> log2_decay(f.size() * kSharing);
+    std::vector<float> a(log2_decay.size());
+
+    Gdn2Gates({.heads = kKeyHeads * kSharing,
+               .key_heads = kKeyHeads,
+               .key_dim = kKeyDim,
+               .f = {f.data(), kWidth},
+               .b = {b.data(), kWidth},
+               .k = {k.data(), kWidth},
+               .a_log = a_log.data(),
+               .dt_bias = dt_bias.data(),
+               .erase_scale = erase_scale,
+               .log2_decay = log2_decay.data(),
+               .a = a.data()},
+              0,
+              kTokens);
+
+    for (size_t i = 0; i < a.size(); ++i) {
+      const size_t token = i / (kWidth * kSharing);
+      const size_t key_head = i / kKeyDim % (kKeyHeads * kSharing) / kSharing;
+      const size_t channel = key_head * kKeyDim + i % kKeyDim;
+      const size_t from = token * kWidth + channel;
+      const double g = -std::exp(double{a_log[key_head]}) *
+                       Softplus(double{f[from]} + dt_bias[channel]);
+      ExpectClose(log2_decay[i], g * kLog2E);
+      const double erase = erase_scale * Sigmoid(b[from]);
+      EXPECT_NEAR(a[i], -std::exp(g) * erase * k[from], 1e-5);
+    }
+  }
+}
+
 std::vector<std::string> Targets() {
   std::vector<std::string> targets;
   for (const std::string_view name : KernelTargets()) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/mixers/gdn2.h"
 #include "engine/mixers/lightning.h"
 #include "engine/mixers/simple_gla.h"
 #include "gtest/gtest.h"
@@ -102,6 +103,52 @@ TEST(ParseConfigTest, ReadsLightning) {
   shape = As<Lightning>(LayerOf(*all)[0]).shape();
   EXPECT_EQ(shape.head_dim, 24);
   EXPECT_EQ(shape.slopes, Slopes::kFla);
+}
+
+json Gdn2Config() {
+  json config = ConfigFor("weir_gdn2");
+  config["head_dim"] = 16;
+  return config;
+}
+
+TEST(ParseConfigTest, RefusesGdn2ValuesOutOfRangeByTheirKey) {
+  ExpectRefused(Gdn2Config(),
+                {
+                    {"num_heads", "0"},
+                    {"num_v_heads", "6"},
+                    {"num_v_heads", "2"},
+                    {"head_dim", "0"},
+                    {"head_dim", "null"},
+                    {"expand_v", "0.03"},
+                    {"conv_size", "9"},
+                    {"use_short_conv", "\"no\""},
+                    {"allow_neg_eigval", "1"},
+                    {"attn_mode", "\"parallel\""},
+                    {"lower_bound", "-5"},
+                });
+}
+
+TEST(ParseConfigTest, ReadsGdn2) {
+  json config = Gdn2Config();
+  const auto bare = Parse(config);
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  Gdn2Shape shape = As<Gdn2>(LayerOf(*bare)[0]).shape();
+  EXPECT_EQ(shape.qkv.heads, 4);
+  EXPECT_EQ(shape.qkv.key_heads, 4);
+  EXPECT_EQ(shape.qkv.value_dim, 16);
+  EXPECT_EQ(shape.qkv.conv_width, 4);
+  EXPECT_FALSE(shape.negative_eigenvalues);
+
+  config["num_v_heads"] = 8;
+  config["expand_v"] = 0.5;
+  config["allow_neg_eigval"] = true;
+  const auto all = Parse(config);
+  ASSERT_TRUE(all.ok()) << all.status();
+  shape = As<Gdn2>(LayerOf(*all)[0]).shape();
+  EXPECT_EQ(shape.qkv.heads, 8);
+  EXPECT_EQ(shape.qkv.key_heads, 4);
+  EXPECT_EQ(shape.qkv.value_dim, 8);
+  EXPECT_TRUE(shape.negative_eigenvalues);
 }
 
 }  // namespace
