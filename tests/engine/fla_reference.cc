@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "gtest/gtest.h"
 #include "tests/engine/engine_driver.h"
@@ -18,6 +19,63 @@ constexpr double kRecurrentErrorMax = 1e-6;
 
 void AddTo(Vector& x, const Vector& y) {
   for (size_t i = 0; i < x.size(); ++i) x[i] += y[i];
+}
+
+void ExpectClose(const std::vector<float>& scores,
+                 const std::vector<double>& expected,
+                 double error_max) {
+  ASSERT_EQ(scores.size(), expected.size());
+  double squares = 0;
+  double errors = 0;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const double error = scores[i] - expected[i];
+    squares += expected[i] * expected[i];
+    errors += error * error;
+    ASSERT_NEAR(scores[i], expected[i], 1e-4) << "token " << i + 1;
+  }
+  EXPECT_LT(std::sqrt(errors / squares), error_max);
+}
+
+// The scores of sessions that share each step, each in rows of its own length,
+// without the first of each.
+std::vector<std::vector<float>> ScoresTogether(
+    const std::string& folder,
+    const std::vector<uint32_t>& document,
+    const std::vector<size_t>& pieces) {
+  std::vector<std::vector<float>> scores(pieces.size());
+  auto engine = TorchEngine::Create(
+      {.model_dir = folder, .slots = static_cast<int32_t>(pieces.size())});
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  if (!engine.ok()) return scores;
+  std::vector<int32_t> slots;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    slots.push_back(*(*engine)->AcquireSlot());
+  }
+  std::vector<size_t> fed(pieces.size(), 0);
+  while (*std::min_element(fed.begin(), fed.end()) < document.size()) {
+    Plan plan;
+    std::vector<size_t> of_row;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      const auto rest = std::span(document).subspan(fed[i]);
+      if (rest.empty()) continue;
+      Row row;
+      row.slot = slots[i];
+      row.tokens = rest.first(std::min(pieces[i], rest.size()));
+      row.first = fed[i] == 0;
+      row.want_scores = true;
+      fed[i] += row.tokens.size();
+      plan.rows.push_back(row);
+      of_row.push_back(i);
+    }
+    const StepResult result = RunStep(**engine, plan);
+    for (size_t row = 0; row < of_row.size(); ++row) {
+      const std::vector<float>& more = result.rows[row].scores;
+      std::vector<float>& all = scores[of_row[row]];
+      all.insert(all.end(), more.begin(), more.end());
+    }
+  }
+  for (std::vector<float>& all : scores) all.erase(all.begin());
+  return scores;
 }
 
 }  // namespace
@@ -195,24 +253,16 @@ void ExpectScoresOfTheFormulas(FlaReference& reference) {
   WriteFileBytes(folder.File("config.json"), reference.Config().dump());
   reference.files().Write(folder.File("model.safetensors"));
   const auto tokens = RandomTokens(FlaReference::kVocabulary, kTokens, kSeed);
+  const auto alone = [&](size_t piece) {
+    return ScoresOf(folder.path(), FlaReference::kVocabulary, kTokens, piece);
+  };
 
   const std::vector<double> expected = reference.Scores(tokens);
 
-  for (const size_t piece : {kTokens, size_t{5}}) {
-    const std::vector<float> scores =
-        ScoresOf(folder.path(), FlaReference::kVocabulary, kTokens, piece);
-    ASSERT_EQ(scores.size(), expected.size());
-    double squares = 0;
-    double errors = 0;
-    for (size_t i = 0; i < scores.size(); ++i) {
-      const double error = scores[i] - expected[i];
-      squares += expected[i] * expected[i];
-      errors += error * error;
-      ASSERT_NEAR(scores[i], expected[i], 1e-4) << "token " << i + 1;
-    }
-    EXPECT_LT(std::sqrt(errors / squares),
-              piece == kTokens ? kChunkErrorMax : kRecurrentErrorMax)
-        << "rows of " << piece;
+  ExpectClose(alone(kTokens), expected, kChunkErrorMax);
+  ExpectClose(alone(5), expected, kRecurrentErrorMax);
+  for (const auto& scores : ScoresTogether(folder.path(), tokens, {5, 75, 1})) {
+    ExpectClose(scores, expected, kChunkErrorMax);
   }
 }
 

@@ -109,7 +109,8 @@ class FlaReference {
 };
 
 // Builds the model; an engine on its files scores as it does itself, in rows
-// that go through the chunk form and in rows that go token by token.
+// that go through the chunk form, in rows that go token by token and in steps
+// that have both.
 void ExpectScoresOfTheFormulas(FlaReference& reference);
 
 // The scores of a document of `tokens` by the model of a folder, in rows of
