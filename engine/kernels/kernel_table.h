@@ -40,7 +40,6 @@ struct KernelTable {
                          int64_t end);
   void (*short_conv)(const ShortConvArgs& args, int64_t begin, int64_t end);
 
-  void (*mlstm_gates)(const MlstmGateArgs& args, int64_t begin, int64_t end);
   void (*mlstm_values)(const MlstmValueArgs& args, int64_t begin, int64_t end);
   void (*mlstm_read)(const MlstmReadArgs& args, int64_t begin, int64_t end);
 

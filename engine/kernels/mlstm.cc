@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/kernels/kernel_target.h"
 
@@ -13,43 +14,69 @@ double LogSigmoid(double x) {
   return x > 0 ? -std::log1p(std::exp(-x)) : x - std::log1p(std::exp(x));
 }
 
-double Capped(double x, double cap) { return cap * std::tanh(x / cap); }
+// The logarithms of one token's gates.
+struct LogGates {
+  double input;
+  double forget;
+};
 
-// One head of one row, from the maximum `m` to the one after it.
+LogGates GatesOf(const MlstmGateArgs& args, int64_t t, int64_t head) {
+  const auto capped = [&args](float x) {
+    return args.cap * std::tanh(x / double{args.cap});
+  };
+  return {.input = capped(args.input.data[t * args.input.stride + head]),
+          .forget = LogSigmoid(
+              capped(args.forget.data[t * args.forget.stride + head]))};
+}
+
+// Up, so that what is left of it never grows.
+float RoundedUp(double x) {
+  const auto rounded = static_cast<float>(x);
+  return rounded < x
+             ? std::nextafter(rounded, std::numeric_limits<float>::infinity())
+             : rounded;
+}
+
+// One head of one row, from the maximum `m` to the one after it, each rounded
+// to fp32 if `rounded`.
 double GateHead(const MlstmGateArgs& args,
                 int32_t row,
                 int64_t head,
+                bool rounded,
                 double m) {
   for (int64_t t = args.row_starts[row]; t < args.row_starts[row + 1]; ++t) {
-    const double i =
-        Capped(args.input.data[t * args.input.stride + head], args.cap);
-    const double log_f = LogSigmoid(
-        Capped(args.forget.data[t * args.forget.stride + head], args.cap));
-    const double next = std::max(m + log_f, i);
+    const LogGates gates = GatesOf(args, t, head);
+    const double exact = std::max(m + gates.forget, gates.input);
+    const double next = rounded ? double{RoundedUp(exact)} : exact;
     const int64_t at = t * args.heads + head;
     args.log2_decay[at] =
-        static_cast<float>((log_f + m - next) / std::log(2.0));
-    args.write[at] = static_cast<float>(std::exp(i - next));
+        static_cast<float>((gates.forget + m - next) / std::log(2.0));
+    args.write[at] = static_cast<float>(std::exp(gates.input - next));
     args.floor[at] = static_cast<float>(std::exp(-next));
     m = next;
   }
   return m;
 }
 
-}  // namespace
-
-void MlstmGatesReference(const MlstmGateArgs& args) {
-  for (int32_t row = 0; row < args.rows; ++row) {
-    if (args.slots[row] < 0) continue;
-    float* state = args.state + args.slots[row] * args.state_stride;
-    for (int64_t head = 0; head < args.heads; ++head) {
-      state[head] = static_cast<float>(GateHead(args, row, head, state[head]));
-    }
+void GateRow(const MlstmGateArgs& args, int32_t row, bool rounded) {
+  if (args.slots[row] < 0) return;
+  float* state = args.state + args.slots[row] * args.state_stride;
+  for (int64_t head = 0; head < args.heads; ++head) {
+    state[head] =
+        static_cast<float>(GateHead(args, row, head, rounded, state[head]));
   }
 }
 
+}  // namespace
+
+void MlstmGatesReference(const MlstmGateArgs& args) {
+  for (int32_t row = 0; row < args.rows; ++row) GateRow(args, row, false);
+}
+
 void MlstmGates(const MlstmGateArgs& args, int64_t begin, int64_t end) {
-  Kernels().mlstm_gates(args, begin, end);
+  for (int64_t row = begin; row < end; ++row) {
+    GateRow(args, static_cast<int32_t>(row), true);
+  }
 }
 
 void MlstmValues(const MlstmValueArgs& args, int64_t begin, int64_t end) {

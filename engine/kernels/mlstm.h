@@ -12,8 +12,9 @@
 // n is one more value of the recurrence, so that both come from one pass.
 //
 // Any m' gives the same h but for eps, so long as the decay and the write are
-// of the same one. They are taken from m' as it was rounded: what m + log f
-// loses in fp32 is not lost to the state.
+// of the same one. They are taken, in fp64, from m' as it was rounded: what
+// m + log f loses in fp32 is not lost to the state. The logarithms need fp64
+// too: what i loses in fp32 is, relative to e^i, |i| times as much.
 //
 // Threads and slots of -1: as recurrence.h; MlstmGates does rows [begin, end),
 // the others tokens.

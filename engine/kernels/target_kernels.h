@@ -56,7 +56,6 @@ constexpr KernelTable TargetKernels(const char* name) {
       .chunk = Chunk,
       .selective_scan = Scan,
       .short_conv = Convolve,
-      .mlstm_gates = MlstmGateRows,
       .mlstm_values = MlstmValueRows,
       .mlstm_read = MlstmReadRows,
       .norm = NormRows,

@@ -79,10 +79,10 @@ void Mlstm::Gate(const MixerInput& input, const Parts& parts) const {
     MlstmGatesReference(args);
     return;
   }
-  // Five exponentials for each gate.
+  // Five exponentials in fp64 for each gate.
   ParallelFor(
       batch.rows,
-      50 * heads * (batch.tokens / batch.rows),
+      500 * heads * (batch.tokens / batch.rows),
       [&](int64_t begin, int64_t end) { MlstmGates(args, begin, end); });
 }
 
