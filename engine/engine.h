@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,17 +19,28 @@
 
 namespace weir::engine {
 
+// One tensor of a session's state.
+struct StateShare {
+  std::string name;            // "layers.3.attn.recurrent"
+  std::vector<int64_t> shape;  // [heads, key, value]
+  uint64_t bytes = 0;
+};
+
 // What a loaded model is. Constant for an engine's life.
 struct ModelInfo {
   std::string family;       // "gated_deltanet", "mamba2"
   std::string dtype;        // of the weights as stored: "bf16", "f32"
   uint64_t parameters = 0;  // tied ones counted once
-  uint32_t vocabulary = 0;  // token ids are below it
+  std::map<std::string, uint64_t> parameters_of;  // by dtype as stored
+  uint64_t weight_bytes = 0;                      // as stored
+  uint32_t vocabulary = 0;                        // token ids are below it
   uint32_t layers = 0;
-  uint64_t state_bytes = 0;     // one session's, constant
-  uint64_t trained_length = 0;  // tokens; 0 if the checkpoint does not say
-  bool byte_tokens = false;     // token ids are bytes: no tokenizer file and
-                                // a vocabulary of at least 256
+  uint64_t state_bytes = 0;       // one session's, constant
+  uint64_t slot_bytes = 0;        // what it takes in the pool, with padding
+  std::vector<StateShare> state;  // whole, in the order of SaveSlot
+  uint64_t trained_length = 0;    // tokens; 0 if the checkpoint does not say
+  bool byte_tokens = false;       // token ids are bytes: no tokenizer file and
+                                  // a vocabulary of at least 256
   std::optional<uint32_t> start_token;
 };
 

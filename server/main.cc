@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // weir-server. The one place that knows which engine and which store there are.
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "engine/self_test.h"
 #include "engine/torch_engine.h"
 #include "server/process.h"
 #include "store/memory_store.h"
@@ -19,7 +26,16 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
   options.threads = config.threads;
   options.step_tokens_max = config.limits.step_tokens_max;
   options.allow_nonfinite = config.allow_nonfinite;
-  return engine::TorchEngine::Create(options);
+  WEIR_ASSIGN_OR_RETURN(std::unique_ptr<engine::Engine> engine,
+                        engine::TorchEngine::Create(options));
+  // On a thread of its own: the library's threads belong to the one that calls
+  // it, and go with it.
+  absl::Status computes;
+  std::thread([&] {
+    computes = engine::SelfTest(*engine, config.model_dir);
+  }).join();
+  WEIR_RETURN_IF_ERROR(computes);
+  return engine;
 }
 
 }  // namespace

@@ -115,11 +115,21 @@ absl::StatusOr<std::vector<WeightSlot>> Model::Place(
   info_.family = spec_.family;
   info_.dtype = WeightDtypeName(checkpoint.Find(slots[0].name)->dtype);
   for (const WeightSlot& slot : slots) {
-    info_.parameters += checkpoint.Find(slot.name)->elements;
+    const TensorInfo& tensor = *checkpoint.Find(slot.name);
+    info_.parameters += tensor.elements;
+    info_.parameters_of[WeightDtypeName(tensor.dtype)] += tensor.elements;
+    info_.weight_bytes += tensor.bytes;
   }
   info_.vocabulary = static_cast<uint32_t>(spec_.vocabulary);
   info_.layers = static_cast<uint32_t>(spec_.layers);
   info_.state_bytes = static_cast<uint64_t>(state_spec_.bytes());
+  info_.slot_bytes = static_cast<uint64_t>(SlotBytes(state_spec_));
+  for (const StateTensor& tensor : state_spec_.tensors) {
+    info_.state.push_back(
+        {.name = tensor.name,
+         .shape = tensor.shape,
+         .bytes = static_cast<uint64_t>(tensor.elements()) * sizeof(float)});
+  }
   info_.trained_length = spec_.trained_length;
   info_.byte_tokens = !checkpoint.has_tokenizer() && info_.vocabulary >= 256;
   info_.start_token = spec_.start_token;

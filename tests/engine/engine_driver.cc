@@ -11,10 +11,6 @@
 
 namespace weir::engine {
 
-std::string SourcePath(const std::string& relative) {
-  return std::string(WEIR_SOURCE_DIR) + "/" + relative;
-}
-
 std::unique_ptr<TorchEngine> EngineOn(const std::string& relative,
                                       int32_t slots) {
   auto engine =

@@ -14,11 +14,9 @@
 
 #include "engine/engine.h"
 #include "engine/torch_engine.h"
+#include "tests/engine/source_path.h"
 
 namespace weir::engine {
-
-// A path within the source tree.
-std::string SourcePath(const std::string& relative);
 
 // An engine on a folder of the source tree; the test fails if there is none.
 std::unique_ptr<TorchEngine> EngineOn(const std::string& relative,

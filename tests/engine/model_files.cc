@@ -9,7 +9,7 @@
 
 #include "base/check.h"
 #include "gtest/gtest.h"
-#include "tests/engine/engine_driver.h"
+#include "tests/engine/source_path.h"
 
 namespace weir::engine {
 

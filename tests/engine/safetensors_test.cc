@@ -19,6 +19,8 @@
 namespace weir::engine {
 namespace {
 
+using std::string_literals::operator""s;
+
 std::string Word(const absl::Status& status) {
   const std::string message(status.message());
   return message.substr(0, message.find(':'));
@@ -338,6 +340,37 @@ TEST(SafetensorsFileTest, RefusesNonFiniteValuesUnlessAllowed) {
     EXPECT_NE(status.message().find("weight"), absl::string_view::npos);
     EXPECT_TRUE(file->Read("weight", true, values).ok());
     EXPECT_EQ(values[2], 2);
+  }
+}
+
+TEST(SafetensorsFileTest, RefusesNonFiniteValuesOfTwoBytesToo) {
+  const TempFolder folder;
+  const std::string path = folder.File("model.safetensors");
+  const struct {
+    const char* dtype;
+    std::string bytes;
+  } cases[] = {{"BF16", "\x80\x7f"s},  // infinity
+               {"BF16", "\x80\xff"s},
+               {"BF16", "\xc0\x7f"s},  // NaN
+               {"BF16", "\x81\x7f"s},  // NaN, signalling
+               {"F16", "\x00\x7c"s},
+               {"F16", "\x00\xfc"s},
+               {"F16", "\x00\x7e"s},
+               {"F16", "\x01\x7c"s}};
+  for (const auto& [dtype, bytes] : cases) {
+    TensorFile tensors;
+    tensors.tensors["weight"] = {
+        .dtype = dtype, .shape = {3}, .bytes = "\0\0"s + bytes + "\0\0"s};
+    tensors.Write(path);
+    const auto file = SafetensorsFile::Open(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    std::vector<float> values(3);
+
+    EXPECT_EQ(Word(file->Read("weight", false, values)), "NON_FINITE")
+        << dtype << testing::PrintToString(bytes);
+    EXPECT_TRUE(file->Read("weight", true, values).ok());
+    EXPECT_FALSE(std::isfinite(values[1]));
+    EXPECT_EQ(values[2], 0);
   }
 }
 

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/self_test.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace weir::engine {
+namespace {
+
+// More than a chunk, and some over.
+constexpr uint32_t kTokens = 96;
+constexpr int kDraws = 3;
+
+std::vector<uint32_t> SomeTokens(const ModelInfo& model) {
+  std::vector<uint32_t> tokens(kTokens);
+  for (uint32_t i = 0; i < kTokens; ++i) {
+    tokens[i] = static_cast<uint32_t>(uint64_t{i} * model.vocabulary / kTokens);
+  }
+  if (model.start_token) tokens[0] = *model.start_token;
+  return tokens;
+}
+
+bool IsFinite(const RowResult& row, bool first) {
+  return row.finite && row.sampled.has_value() &&
+         std::isfinite(row.sampled->log_prob) &&
+         std::all_of(row.scores.begin() + (first ? 1 : 0),
+                     row.scores.end(),
+                     [](float score) { return std::isfinite(score); });
+}
+
+// The first tensor of the state that holds a NaN or an infinity; "the logits"
+// if there is none.
+absl::StatusOr<std::string> FirstNotFinite(Engine& engine, int32_t slot) {
+  const ModelInfo& model = engine.model();
+  std::vector<std::byte> state(model.state_bytes);
+  WEIR_RETURN_IF_ERROR(engine.SaveSlot(slot, state));
+  size_t begin = 0;
+  for (const StateShare& tensor : model.state) {
+    std::vector<float> values(tensor.bytes / sizeof(float));
+    if (begin + tensor.bytes > state.size()) break;
+    if (!values.empty()) {
+      std::memcpy(values.data(), state.data() + begin, tensor.bytes);
+    }
+    begin += tensor.bytes;
+    if (!std::all_of(values.begin(), values.end(), [](float value) {
+          return std::isfinite(value);
+        })) {
+      return absl::StrCat("the state ", tensor.name);
+    }
+  }
+  return "the logits";
+}
+
+absl::Status Feed(Engine& engine, const std::string& model_dir, int32_t slot) {
+  std::vector<uint32_t> tokens = SomeTokens(engine.model());
+  uint32_t fed = 0;
+  for (int draw = 0; draw < kDraws; ++draw) {
+    Row row;
+    row.slot = slot;
+    row.tokens = tokens;
+    row.first = draw == 0;
+    row.want_scores = true;
+    row.sample.emplace().temperature = 0;
+    WEIR_ASSIGN_OR_RETURN(const Ticket ticket, engine.Submit({.rows = {row}}));
+    WEIR_ASSIGN_OR_RETURN(const StepResult result, engine.Wait(ticket));
+    fed += static_cast<uint32_t>(tokens.size());
+    if (!IsFinite(result.rows[0], row.first)) {
+      WEIR_ASSIGN_OR_RETURN(const std::string what,
+                            FirstNotFinite(engine, slot));
+      return absl::FailedPreconditionError(
+          absl::StrCat("SELF_TEST: ",
+                       model_dir,
+                       ": after ",
+                       fed,
+                       " tokens of a self-test ",
+                       what,
+                       " is not finite: the weights are damaged or overflow in "
+                       "fp32; compare them with their publisher's checksums or "
+                       "convert them anew"));
+    }
+    tokens = {result.rows[0].sampled->token};
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status SelfTest(Engine& engine, const std::string& model_dir) {
+  WEIR_ASSIGN_OR_RETURN(const int32_t slot, engine.AcquireSlot());
+  absl::Status status = Feed(engine, model_dir, slot);
+  engine.ReleaseSlot(slot);
+  return status;
+}
+
+}  // namespace weir::engine
