@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `weir models`: what the server serves.
+// `weir models`: what the server serves. Its sub-command inspect looks at a
+// folder.
 #include <memory>
 #include <string>
 #include <vector>
@@ -72,7 +73,9 @@ void AddModelsCommand(CLI::App& app, Tool& tool) {
   CLI::App* command = app.add_subcommand("models", "List the served models");
   auto only_names = std::make_shared<bool>(false);
   command->add_flag("--names", *only_names, "Names only, one a line");
-  command->callback([only_names, &tool] {
+  AddInspectCommand(*command, tool);
+  command->callback([command, only_names, &tool] {
+    if (!command->get_subcommands().empty()) return;
     tool.set_command(
         [only_names, &tool] { return RunModels(tool, *only_names); });
   });

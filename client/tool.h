@@ -86,6 +86,8 @@ void AddGenerateCommand(CLI::App& app, Tool& tool);
 void AddChatCommand(CLI::App& app, Tool& tool);
 void AddSessionCommand(CLI::App& app, Tool& tool);
 void AddModelsCommand(CLI::App& app, Tool& tool);
+// To `models`.
+void AddInspectCommand(CLI::App& models, Tool& tool);
 void AddTopCommand(CLI::App& app, Tool& tool);
 void AddCompletionCommand(CLI::App& app, Tool& tool);
 

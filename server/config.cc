@@ -359,6 +359,7 @@ absl::StatusOr<Config> Settle(Values values) {
   config.drain = absl::Seconds(number("drain-seconds"));
   config.allow_nonfinite = text("allow-nonfinite") == "true";
   config.check_only = text("check-config") == "true";
+  config.inspect_only = text("inspect") == "true";
   WEIR_RETURN_IF_ERROR(
       CheckTogether(config, text("allow-plaintext") == "true"));
   config.lines = Lines(values);

@@ -47,6 +47,7 @@ struct Config {
   absl::Duration drain;
   bool allow_nonfinite = false;
   bool check_only = false;
+  bool inspect_only = false;
 
   // Every option and where its value comes from, for --check-config.
   std::vector<std::string> lines;

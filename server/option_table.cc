@@ -173,6 +173,11 @@ constexpr Option kOptions[] = {
      "",
      "false",
      "Check the options and the model's folder, print them and exit."},
+    {"inspect",
+     OptionKind::kSwitch,
+     "",
+     "false",
+     "Print what the model's folder holds as JSON and exit."},
 };
 
 // The whole of `text` as a decimal number.

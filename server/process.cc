@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/http_page.h"
+#include "server/inspection.h"
 #include "server/metrics.h"
 #include "server/server.h"
 #include "server/version.h"
@@ -209,7 +210,8 @@ int Run(const Config& config,
   return ServeUntilSignal(config, signals, **service, **server, ready);
 }
 
-int CheckOnly(const Config& config, const ProcessParts& parts) {
+// What --check-config and --inspect look at: headers, no weights.
+int LookOnly(const Config& config, const ProcessParts& parts) {
   const auto model = parts.inspect_model(config.model_dir);
   if (!model.ok()) {
     return Fail(kExitConfig,
@@ -220,6 +222,11 @@ int CheckOnly(const Config& config, const ProcessParts& parts) {
   if (!tokenizer.ok()) {
     return Fail(kExitConfig,
                 absl::StrCat("--model: ", Message(tokenizer.status())));
+  }
+  if (config.inspect_only) {
+    std::printf("%s\n",
+                InspectionJson(config.model_dir, *model, *tokenizer).c_str());
+    return EXIT_SUCCESS;
   }
   for (const std::string& line : config.lines) {
     std::printf("%s\n", line.c_str());
@@ -245,7 +252,9 @@ int RunProcess(int argc, char** argv, const ProcessParts& parts) {
     std::fputs(read.exit.text.c_str(), stdout);
     return EXIT_SUCCESS;
   }
-  if (read.config->check_only) return CheckOnly(*read.config, parts);
+  if (read.config->check_only || read.config->inspect_only) {
+    return LookOnly(*read.config, parts);
+  }
   BoundSpinning(argv);
   StartLog();
   const sigset_t signals = BlockSignals();
