@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/torch_rates.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
@@ -10,6 +11,8 @@
 #include <chrono>
 
 namespace weir::bench {
+
+void SetTorchThreads(int threads) { at::set_num_threads(threads); }
 
 struct TorchProducts::Tensors {
   std::vector<at::Tensor> matrices;

@@ -12,6 +12,9 @@
 
 namespace weir::bench {
 
+// How many threads torch, and with it the engine's loops, use from now on.
+void SetTorchThreads(int threads);
+
 struct MatrixShape {
   int64_t outputs = 0;
   int64_t inputs = 0;

@@ -60,4 +60,8 @@ bool ForceKernelTarget(std::string_view name) {
   return false;
 }
 
+void ForceKernelTable(const KernelTable* table) {
+  Forced().store(table, std::memory_order_release);
+}
+
 }  // namespace weir::engine

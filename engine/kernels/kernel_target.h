@@ -23,4 +23,8 @@ std::vector<std::string_view> KernelTargets();
 // again. False, and nothing changes, if the machine does not have it.
 bool ForceKernelTarget(std::string_view name);
 
+// For benchmarks: from now on `table` is in use, which must outlive its use;
+// null takes the best again.
+void ForceKernelTable(const KernelTable* table);
+
 }  // namespace weir::engine
