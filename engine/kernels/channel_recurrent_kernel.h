@@ -35,7 +35,8 @@ template <int kVecs,
           DecayKind kDecay,
           Correction kCorrect,
           ReadOrder kRead,
-          int kRows>
+          int kRows,
+          bool kPrefetch>
 WEIR_INLINE void ChannelStepRows(const ChannelSegment& segment,
                                  int t,
                                  int row,
@@ -83,6 +84,7 @@ WEIR_INLINE void ChannelStepRows(const ChannelSegment& segment,
           const Vec y =
               Fma(kByKey ? carry : Broadcast(carries[row + r]), x, change);
           StoreN(p, y, n);
+          if (kPrefetch) __builtin_prefetch(p + kPrefetchFloats, 1);
           if (kRead == ReadOrder::kAfterWrite) {
             read[r] = Fma(y, query, read[r]);
           }
@@ -97,7 +99,11 @@ WEIR_INLINE void ChannelStepRows(const ChannelSegment& segment,
   }
 }
 
-template <int kVecs, DecayKind kDecay, Correction kCorrect, ReadOrder kRead>
+template <int kVecs,
+          DecayKind kDecay,
+          Correction kCorrect,
+          ReadOrder kRead,
+          bool kPrefetch>
 void ChannelStepSegment(const ChannelSegment& segment,
                         int value_dim,
                         float* state) {
@@ -107,11 +113,11 @@ void ChannelStepSegment(const ChannelSegment& segment,
     for (int t = 0; t < segment.tokens; ++t) {
       int row = block;
       for (; row + 4 <= end; row += 4) {
-        ChannelStepRows<kVecs, kDecay, kCorrect, kRead, 4>(
+        ChannelStepRows<kVecs, kDecay, kCorrect, kRead, 4, kPrefetch>(
             segment, t, row, state + row * dim);
       }
       for (; row < end; ++row) {
-        ChannelStepRows<kVecs, kDecay, kCorrect, kRead, 1>(
+        ChannelStepRows<kVecs, kDecay, kCorrect, kRead, 1, false>(
             segment, t, row, state + row * dim);
       }
     }
@@ -144,15 +150,21 @@ void ChannelStepItems(const RecurrenceArgs& args, int64_t begin, int64_t end) {
     if (args.slots[row] < 0) continue;
     float* state = args.state + args.slots[row] * args.state_stride +
                    head * args.key_dim * args.value_dim;
+    const int64_t first = args.row_starts[row];
     const int64_t last = args.row_starts[row + 1];
-    for (int64_t t = args.row_starts[row]; t < last; t += kChannelTokens) {
+    for (int64_t t = first; t < last; t += kChannelTokens) {
       segment.tokens = static_cast<int>(
           last - t < kChannelTokens ? last - t : kChannelTokens);
       for (int i = 0; i < segment.tokens; ++i) {
         ReadChannelToken(args, t + i, head, i, segment);
       }
-      ChannelStepSegment<kVecs, kDecay, kCorrect, kRead>(
-          segment, args.value_dim, state);
+      if (last - first == 1) {
+        ChannelStepSegment<kVecs, kDecay, kCorrect, kRead, true>(
+            segment, args.value_dim, state);
+      } else {
+        ChannelStepSegment<kVecs, kDecay, kCorrect, kRead, false>(
+            segment, args.value_dim, state);
+      }
     }
   }
 }

@@ -21,6 +21,8 @@ namespace {
 
 constexpr int kSegmentTokens = 32;
 constexpr int kBlockRows = 16;
+// How far ahead of a state that is met once its memory is asked for.
+constexpr int kPrefetchFloats = 1024;
 
 // One head of one row over one segment of tokens.
 struct Segment {
@@ -100,7 +102,7 @@ WEIR_INLINE void StepRows(const Segment& a, int t, int row, float* s) {
           const Vec x = LoadN(p, n);
           const Vec change = Fma(key, Broadcast(u[r]), scale * x);
           StoreN(p, Fma(carry, x, change), n);
-          if (kPrefetch) __builtin_prefetch(p + kRows * dim, 1);
+          if (kPrefetch) __builtin_prefetch(p + kPrefetchFloats, 1);
         }
       });
 }

@@ -16,6 +16,7 @@ namespace {
 
 // A cache line, and the widest vector load.
 constexpr int64_t kAlignmentFloats = 16;
+constexpr size_t kHugePageBytes = size_t{2} << 20;
 // Sums of sizes below this cannot overflow.
 constexpr int64_t kBytesMax = int64_t{1} << 50;
 
@@ -97,6 +98,8 @@ absl::StatusOr<std::unique_ptr<StatePool>> StatePool::Create(StateSpec spec,
                                                        bytes,
                                                        " bytes"));
     }
+    // A wish: without it a step over many sessions misses the TLB at every page.
+    if (bytes >= kHugePageBytes) madvise(slab, bytes, MADV_HUGEPAGE);
     pool->slabs_.push_back(static_cast<float*>(slab));
     pool->strides_.push_back(stride);
   }
