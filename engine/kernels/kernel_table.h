@@ -13,12 +13,15 @@
 
 #include "engine/kernels/activation.h"
 #include "engine/kernels/channel_gates.h"
+#include "engine/kernels/favor.h"
 #include "engine/kernels/mlstm.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/recurrence.h"
+#include "engine/kernels/running_sum.h"
 #include "engine/kernels/rwkv.h"
 #include "engine/kernels/selective_scan.h"
 #include "engine/kernels/short_conv.h"
+#include "engine/kernels/slots.h"
 #include "engine/kernels/token_shift.h"
 #include "engine/kernels/wkv.h"
 
@@ -112,6 +115,13 @@ struct KernelTable {
   void (*hgrn_gates)(const HgrnGateArgs& args, int64_t begin, int64_t end);
   void (*rwkv6_decay)(float* w, int64_t count);
   void (*wkv)(const WkvArgs& args, int64_t begin, int64_t end);
+
+  void (*running_sum)(const RunningSumArgs& args, int64_t begin, int64_t end);
+  void (*slot_gates)(const SlotGateArgs& args, int64_t begin, int64_t end);
+  void (*slot_softmax)(const SlotSoftmaxArgs& args, int64_t begin, int64_t end);
+  void (*favor_queries)(const FavorQueryArgs& args, int64_t begin, int64_t end);
+  void (*favor_keys)(const FavorKeyArgs& args, int64_t begin, int64_t end);
+  void (*favor_read)(const FavorReadArgs& args, int64_t begin, int64_t end);
 };
 
 // One a target file. Only the machine's own may be called through.

@@ -34,6 +34,20 @@ class Scratch {
   int64_t floats_ = 0;
 };
 
+// What a state can hold of its rest; the rest is none from there on.
+void TakeInRest(const RecurrenceArgs& args, int64_t begin, int64_t end) {
+  const int64_t floats = int64_t{args.key_dim} * args.value_dim;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t row = item / args.heads;
+    if (args.slots[row] < 0) continue;
+    const int64_t at = item % args.heads * floats;
+    float* state = args.state + args.slots[row] * args.state_stride + at;
+    float* rest = args.rest + args.slots[row] * args.rest_stride + at;
+    for (int64_t i = 0; i < floats; ++i) state[i] += rest[i];
+    for (int64_t i = 0; i < floats; ++i) rest[i] = 0;
+  }
+}
+
 }  // namespace
 
 void RecurrenceRecurrent(const RecurrenceArgs& args,
@@ -44,6 +58,7 @@ void RecurrenceRecurrent(const RecurrenceArgs& args,
 
 void RecurrenceChunk(const RecurrenceArgs& args, int64_t begin, int64_t end) {
   thread_local Scratch scratch;
+  if (args.rest != nullptr) TakeInRest(args, begin, end);
   const KernelTable& kernels = Kernels();
   kernels.chunk(
       args, begin, end, scratch.AtLeast(kernels.chunk_scratch_floats(args)));

@@ -16,6 +16,9 @@
 //           beta may be missing and is 1: KDA (arXiv 2510.26692), GDN-2
 //           (arXiv 2605.22791); a decay a key channel
 //   a, b    any correction: RWKV-7; a decay a key channel
+//   rest    the state is state + rest, for sums that nothing damps; one decay
+//           for the head and no correction. The chunk form, whose sums are 64
+//           times as few, moves what it can of the rest into the state
 //   read    before the write: o_t = S_{t-1}^T q_t + (q_t . (bonus k_t)) v_t,
 //           RWKV-6 (arXiv 2404.05892); a decay a key channel
 //
@@ -73,6 +76,8 @@ struct RecurrenceArgs {
   int64_t out_stride = 0;               // floats between two tokens of out
   float* state = nullptr;               // [slots][heads, V, K], in and out
   int64_t state_stride = 0;             // floats between two slots of state
+  float* rest = nullptr;                // like state: what it rounded away
+  int64_t rest_stride = 0;
 };
 
 // The definition: fp64 arithmetic on an fp64 copy of the state, rounded to

@@ -126,12 +126,19 @@ void RecurrenceReference(const RecurrenceArgs& args) {
     for (int64_t head = 0; head < args.heads; ++head) {
       float* state =
           args.state + slot * args.state_stride + head * keys * values;
+      float* rest = args.rest == nullptr ? nullptr
+                                         : args.rest + slot * args.rest_stride +
+                                               head * keys * values;
       for (int64_t i = 0; i < keys * values; ++i) {
-        s[i] = state[i % values * keys + i / values];
+        const int64_t at = i % values * keys + i / values;
+        s[i] = state[at];
+        if (rest != nullptr) s[i] += rest[at];
       }
       RunHead(args, row, head, s);
       for (int64_t i = 0; i < keys * values; ++i) {
-        state[i % values * keys + i / values] = static_cast<float>(s[i]);
+        const int64_t at = i % values * keys + i / values;
+        state[at] = static_cast<float>(s[i]);
+        if (rest != nullptr) rest[at] = static_cast<float>(s[i] - state[at]);
       }
     }
   }

@@ -10,14 +10,18 @@
 #include "engine/kernels/channel_gates_kernel.h"
 #include "engine/kernels/channel_recurrent_kernel.h"
 #include "engine/kernels/chunk_kernel.h"
+#include "engine/kernels/favor_kernel.h"
 #include "engine/kernels/kernel_table.h"
 #include "engine/kernels/mlstm_kernel.h"
 #include "engine/kernels/norm_kernel.h"
 #include "engine/kernels/pointwise_kernel.h"
 #include "engine/kernels/recurrent_kernel.h"
+#include "engine/kernels/running_sum_kernel.h"
 #include "engine/kernels/rwkv_kernel.h"
 #include "engine/kernels/selective_scan_kernel.h"
 #include "engine/kernels/short_conv_kernel.h"
+#include "engine/kernels/slots_kernel.h"
+#include "engine/kernels/summed_recurrent_kernel.h"
 #include "engine/kernels/token_shift_kernel.h"
 #include "engine/kernels/wkv_kernel.h"
 
@@ -25,7 +29,9 @@ namespace weir::engine {
 namespace {
 
 void Recurrent(const RecurrenceArgs& args, int64_t begin, int64_t end) {
-  if (args.decay == DecayKind::kHead) {
+  if (args.rest != nullptr) {
+    SummedRecurrent(args, begin, end);
+  } else if (args.decay == DecayKind::kHead) {
     HeadDecayRecurrent(args, begin, end);
   } else {
     ChannelRecurrent(args, begin, end);
@@ -82,6 +88,12 @@ constexpr KernelTable TargetKernels(const char* name) {
       .hgrn_gates = HgrnGateRows,
       .rwkv6_decay = Rwkv6DecayAll,
       .wkv = WkvItems,
+      .running_sum = RunningSumItems,
+      .slot_gates = SlotGateRows,
+      .slot_softmax = SlotSoftmaxRows,
+      .favor_queries = FavorQueryRows,
+      .favor_keys = FavorKeyItems,
+      .favor_read = FavorReadRows,
   };
 }
 
