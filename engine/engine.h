@@ -39,8 +39,9 @@ struct ModelInfo {
   uint64_t slot_bytes = 0;        // what it takes in the pool, with padding
   std::vector<StateShare> state;  // whole, in the order of SaveSlot
   uint64_t trained_length = 0;    // tokens; 0 if the checkpoint does not say
-  bool byte_tokens = false;       // token ids are bytes: no tokenizer file and
-                                  // a vocabulary of at least 256
+  uint64_t positions_max = 0;  // tokens that a state can consume; 0: no limit
+  bool byte_tokens = false;    // token ids are bytes: no tokenizer file and
+                               // a vocabulary of at least 256
   std::optional<uint32_t> start_token;
 };
 

@@ -70,6 +70,7 @@ struct DecoderSpec {
   int32_t vocabulary = 0;
   bool tied = false;            // the head is the embedding
   uint64_t trained_length = 0;  // 0: not said
+  uint64_t positions_max = 0;   // tokens of a session; 0: no limit
   std::optional<uint32_t> start_token;
   NormShape norm;
   std::optional<float> final_eps;  // of the final norm, if not norm's

@@ -6,14 +6,18 @@
 #include "engine/mixers/gated_delta_net.h"
 #include "engine/mixers/gated_delta_product.h"
 #include "engine/mixers/gated_linear_attention.h"
+#include "engine/mixers/gated_slots.h"
 #include "engine/mixers/gdn2.h"
 #include "engine/mixers/hgrn2.h"
 #include "engine/mixers/kda.h"
 #include "engine/mixers/lightning.h"
 #include "engine/mixers/linear_attention.h"
+#include "engine/mixers/linear_transformer.h"
+#include "engine/mixers/linformer.h"
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
 #include "engine/mixers/mlstm.h"
+#include "engine/mixers/performer.h"
 #include "engine/mixers/retention.h"
 #include "engine/mixers/rwkv4.h"
 #include "engine/mixers/rwkv6.h"
@@ -29,6 +33,7 @@ constexpr Family kFamilies[] = {
     {"gated_deltanet", nullptr, ReadGatedDeltaNet},
     {"gated_deltaproduct", nullptr, ReadGatedDeltaProduct},
     {"gla", nullptr, ReadGatedLinearAttention},
+    {"gsa", nullptr, ReadGatedSlots},
     {"hgrn2", nullptr, ReadHgrn2},
     {"kda", nullptr, ReadKda},
     {"linear_attn", nullptr, ReadLinearAttention},
@@ -43,6 +48,9 @@ constexpr Family kFamilies[] = {
     {"rwkv7", nullptr, ReadRwkv7},
     {"weir_gdn2", nullptr, ReadGdn2},
     {"weir_lightning", nullptr, ReadLightning},
+    {"weir_linear_transformer", nullptr, ReadLinearTransformer},
+    {"weir_linformer", nullptr, ReadLinformer},
+    {"weir_performer", nullptr, ReadPerformer},
     {"weir_simple_gla", nullptr, ReadSimpleGla},
     {"xlstm", nullptr, ReadXlstm},
 };

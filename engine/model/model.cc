@@ -131,6 +131,7 @@ absl::StatusOr<std::vector<WeightSlot>> Model::Place(
          .bytes = static_cast<uint64_t>(tensor.elements()) * sizeof(float)});
   }
   info_.trained_length = spec_.trained_length;
+  info_.positions_max = spec_.positions_max;
   info_.byte_tokens = !checkpoint.has_tokenizer() && info_.vocabulary >= 256;
   info_.start_token = spec_.start_token;
   return slots;
