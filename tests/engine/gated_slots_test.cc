@@ -14,7 +14,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/engine/config_case.h"
-#include "tests/engine/mixer_case.h"
+#include "tests/engine/formula_case.h"
 
 namespace weir::engine {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/engine/mixer_case.h"
+#include "tests/engine/formula_case.h"
 
 #include <algorithm>
 #include <cmath>
