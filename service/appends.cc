@@ -36,8 +36,7 @@ absl::StatusOr<Judgement> Appends::Judge(const Session& session,
                                           session.accepted,
                                           seams_.limits.session_tokens_max);
   if (judgement.verdict == Verdict::kLength) {
-    return PositionError(
-        Reason::kSessionLength, session, request.expected_position);
+    return LengthError(seams_, session, request.expected_position);
   }
   // While a generation runs the end belongs to it. What lies behind its start
   // does not, and may be sent again.

@@ -80,7 +80,7 @@ absl::StatusOr<std::shared_ptr<GenerationRecord>> Generations::Begin(
   }
   const uint64_t room = seams_.limits.session_tokens_max - end;
   if (request.max_tokens > 0 && room == 0) {
-    return PositionError(Reason::kSessionLength, session, expected);
+    return LengthError(seams_, session, expected);
   }
   auto record = std::make_shared<GenerationRecord>();
   record->request_id = request.request_id;

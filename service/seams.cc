@@ -67,13 +67,31 @@ absl::Status PositionError(Reason reason,
                            uint64_t expected) {
   const char* what = reason == Reason::kPositionGap
                          ? " is ahead of the session's end "
-                     : reason == Reason::kPositionConflict
-                         ? " is behind other tokens; the session's end is "
-                         : " and these tokens pass the longest session; the "
-                           "session's end is ";
+                         : " is behind other tokens; the session's end is ";
   return Error(reason,
                absl::StrCat("position ", expected, what, session.accepted),
                {{"expectedPosition", absl::StrCat(expected)},
+                {"position", absl::StrCat(session.accepted)}});
+}
+
+absl::Status LengthError(const Seams& seams,
+                         const Session& session,
+                         uint64_t expected) {
+  const uint64_t longest = seams.limits.session_tokens_max;
+  const char* whose = longest == seams.engine->model().positions_max
+                          ? " that this model reads"
+                          : " that this server keeps";
+  return Error(Reason::kSessionLength,
+               absl::StrCat("position ",
+                            expected,
+                            " and these tokens pass the longest session",
+                            whose,
+                            ", ",
+                            longest,
+                            " tokens; the session's end is ",
+                            session.accepted),
+               {{"expectedPosition", absl::StrCat(expected)},
+                {"longest", absl::StrCat(longest)},
                 {"position", absl::StrCat(session.accepted)}});
 }
 

@@ -55,6 +55,10 @@ absl::Status QuarantinedError(const Session& session);
 absl::Status PositionError(Reason reason,
                            const Session& session,
                            uint64_t expected);
+// SESSION_LENGTH, with the length.
+absl::Status LengthError(const Seams& seams,
+                         const Session& session,
+                         uint64_t expected);
 absl::Status StoreError(const absl::Status& cause);
 absl::Status DrainingError();
 // DURABILITY_UNAVAILABLE if the store cannot reach the level.

@@ -11,6 +11,18 @@
 #include "service/request_check.h"
 
 namespace weir::service {
+namespace {
+
+// A model may end before the server's longest session does.
+Limits WithModel(Limits limits, const engine::ModelInfo& model) {
+  if (model.positions_max > 0) {
+    limits.session_tokens_max =
+        std::min(limits.session_tokens_max, model.positions_max);
+  }
+  return limits;
+}
+
+}  // namespace
 
 StepLoop::StepLoop(Service::Parts parts, Limits limits)
     : queue_(limits.queue_max, limits.waiting_tokens_max),
@@ -19,7 +31,7 @@ StepLoop::StepLoop(Service::Parts parts, Limits limits)
              .store = parts_.store.get(),
              .clock = parts_.clock,
              .observer = parts_.observer,
-             .limits = limits,
+             .limits = WithModel(limits, parts_.engine->model()),
              .queue = &queue_,
              .table = {},
              .pace = Pace(limits.step_tokens_max),

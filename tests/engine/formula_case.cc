@@ -454,6 +454,7 @@ void ExpectScores(const nlohmann::json& config, const MakeReference& make) {
   file.Write(folder.File("model.safetensors"));
   auto engine = TorchEngine::Create({.model_dir = folder.path(), .slots = 3});
   ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->model().positions_max, spec.positions_max);
   const auto tokens =
       RandomTokens(static_cast<uint32_t>(spec.vocabulary), 150, kSeed);
   ReferenceDecoder reference(config, spec, weights, make);

@@ -18,6 +18,7 @@ using support::Reply;
 using support::Tokens;
 using testing::Contains;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsNan;
 using testing::Pair;
 using testing::Pointwise;
@@ -191,6 +192,34 @@ TEST_F(AppendTest, PositionsNearTheLastDoNotWrap) {
     EXPECT_TRUE(Append(position, {}).ok());
   }
   EXPECT_EQ(Position(), 5u);
+}
+
+TEST_F(AppendTest, PastTheModelsPositionsNothingIsApplied) {
+  ManualStepLoop loop({.engine = {.positions_max = 8}, .limits = {}});
+  loop.Open("s");
+  loop.Append("s", 0, Text("hello"));
+  loop.Run();
+
+  const auto past = loop.Append("s", 5, Text("more"));
+  loop.Run();
+
+  EXPECT_EQ(past.reason(), Reason::kSessionLength);
+  EXPECT_THAT(ValuesOf(past.status()),
+              ElementsAre(Pair("expectedPosition", "5"),
+                          Pair("longest", "8"),
+                          Pair("position", "5")));
+  EXPECT_THAT(std::string(past.status().message()),
+              HasSubstr("that this model reads, 8 tokens"));
+  // What fits is taken, and what is there may be sent again.
+  const auto fits = loop.Append("s", 5, Text("end"));
+  loop.Run();
+  EXPECT_EQ(fits->position, 8u);
+  const auto again = loop.Append("s", 5, Text("end"));
+  loop.Run();
+  EXPECT_TRUE(again->duplicate);
+  const auto full = loop.Append("s", 8, Text("x"));
+  loop.Run();
+  EXPECT_EQ(full.reason(), Reason::kSessionLength);
 }
 
 TEST_F(AppendTest, EmptyAppendReadsThePosition) {

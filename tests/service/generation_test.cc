@@ -194,6 +194,21 @@ TEST_F(GenerationTest, SessionsEndIsTheEndOfItsGeneration) {
   EXPECT_EQ(none.end.reason(), Reason::kSessionLength);
 }
 
+TEST_F(GenerationTest, ModelsLastPositionIsTheEndOfItsGeneration) {
+  ManualStepLoop small({.engine = {.positions_max = 8}, .limits = {}});
+  small.Open("s");
+  small.Append("s", 0, {1, 2, 3, 4, 5});
+  small.Run();
+  const Generated generated = small.Generate(Request(100));
+  small.Run();
+  const Generated none = small.Generate(Request(1));
+  small.Run();
+
+  ASSERT_TRUE(generated.end.ok());
+  EXPECT_THAT(generated.tokens(), SizeIs(3));
+  EXPECT_EQ(none.end.reason(), Reason::kSessionLength);
+}
+
 TEST_F(GenerationTest, SeedOfTheRequestGoesBeforeTheSessions) {
   GenerateRequest request = Request(8);
   request.sampling.seed = 99;

@@ -39,6 +39,7 @@ engine::ModelInfo Model(const FakeEngine::Options& options) {
   model.layers = 1;
   model.state_bytes = 2 * sizeof(uint64_t);
   model.byte_tokens = options.byte_tokens;
+  model.positions_max = options.positions_max;
   return model;
 }
 

@@ -23,6 +23,7 @@ class FakeEngine final : public engine::Engine {
     int32_t slots = 8;
     uint32_t vocabulary = 256;
     bool byte_tokens = true;
+    uint64_t positions_max = 0;
   };
   enum class Point { kAcquireSlot, kSubmit, kWait };
 
