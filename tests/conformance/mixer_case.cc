@@ -130,7 +130,9 @@ bool MixerCase::Load(const MixerRow& row, WeightDtype dtype, const Edit& edit) {
 }
 
 void MixerCase::MakeParts() {
-  for (const WeightSlot& slot : spec_.shared) names_.push_back(slot.name);
+  for (const WeightSlot& slot : spec_.shared) {
+    tensors_.push_back({slot.name, slot.shape});
+  }
   for (int32_t layer = 0; layer < spec_.layers; ++layer) {
     for (LayerPart& part : MakeLayer(spec_, layer)) {
       part.state = state_spec_.tensors.size();
@@ -138,7 +140,7 @@ void MixerCase::MakeParts() {
       const std::vector<StateTensor> state = part.mixer->State();
       if (!state.empty()) {
         for (const WeightSlot& slot : part.mixer->Weights()) {
-          names_.push_back(part.prefix + slot.name);
+          tensors_.push_back({part.prefix + slot.name, slot.shape});
         }
       }
       for (StateTensor tensor : state) {

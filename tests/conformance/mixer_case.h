@@ -44,6 +44,12 @@ struct MixerRow {
 
 std::span<const MixerRow> MixerRows();
 
+// A tensor of the checkpoint.
+struct MixerTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
 // The rows of one pass.
 struct PassRows {
   std::vector<int32_t> tokens;  // of each row
@@ -64,8 +70,8 @@ class MixerCase {
 
   int32_t hidden() const { return spec_.hidden; }
   const DecoderSpec& spec() const { return spec_; }
-  // Of the parts that hold a state; full names, as in the checkpoint.
-  const std::vector<std::string>& tensor_names() const { return names_; }
+  // Of the parts that hold a state, by their full names in the checkpoint.
+  const std::vector<MixerTensor>& tensors() const { return tensors_; }
 
   // All slots held and fresh.
   std::unique_ptr<StatePool> NewPool(int32_t slots) const;
@@ -91,7 +97,7 @@ class MixerCase {
   StateReading reading_ = nullptr;
   std::vector<LayerPart> parts_;  // all, those without a state too
   StateSpec state_spec_;
-  std::vector<std::string> names_;
+  std::vector<MixerTensor> tensors_;
   int64_t shared_floats_ = 0;
 };
 

@@ -11,24 +11,24 @@ namespace weir::engine {
 namespace {
 
 // RWKV-4's sums are shared between two floats each, in any way, by an exponent
-// that any number may be added to.
+// that any number may be added to. What they say is an average and, as a
+// logarithm, what it weighs.
 void ReadWkv(std::vector<NamedValues>& tensors) {
   for (size_t i = 0; i + 1 < tensors.size(); ++i) {
     if (!tensors[i].name.ends_with(".sums")) continue;
-    std::vector<float>& sums = tensors[i].values;
+    const std::vector<float> sums = tensors[i].values;
     std::vector<float>& exponents = tensors[i + 1].values;
     const size_t channels = exponents.size();
-    std::vector<float> read;
-    for (const size_t part : {0, 2}) {
-      for (size_t c = 0; c < channels; ++c) {
-        const double sum =
-            double{sums[part * channels + c]} + sums[(part + 1) * channels + c];
-        const double exponent = double{exponents[c]} + sums[4 * channels + c];
-        read.push_back(static_cast<float>(sum * std::exp(exponent)));
-      }
+    const auto sum = [&](size_t part, size_t c) {
+      return double{sums[part * channels + c]} +
+             sums[(part + 1) * channels + c];
+    };
+    tensors[i].values.resize(channels);
+    for (size_t c = 0; c < channels; ++c) {
+      tensors[i].values[c] = static_cast<float>(sum(0, c) / sum(2, c));
+      exponents[c] = static_cast<float>(
+          double{exponents[c]} + sums[4 * channels + c] + std::log(sum(2, c)));
     }
-    sums = read;
-    exponents.clear();
   }
 }
 
