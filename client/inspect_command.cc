@@ -153,6 +153,9 @@ void Show(Tool& tool, const Json& model) {
     head.resize(16, ' ');
     tool.out().Write(head + value + "\n");
   }
+  for (const Json& note : model["notes"]) {
+    tool.out().Write("note            " + note.get<std::string>() + "\n");
+  }
   tool.out().Write("\n" + StateTable(model["state"]));
 }
 

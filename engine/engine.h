@@ -43,6 +43,7 @@ struct ModelInfo {
   bool byte_tokens = false;    // token ids are bytes: no tokenizer file and
                                // a vocabulary of at least 256
   std::optional<uint32_t> start_token;
+  std::vector<std::string> notes;  // what an operator should know of the folder
 };
 
 // How to draw one token. Checked by the caller.

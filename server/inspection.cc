@@ -31,7 +31,8 @@ std::string InspectionJson(const std::string& folder,
       {"state", state},
       {"trained_length", nullptr},
       {"start_token", nullptr},
-      {"tokenizer", nullptr}};
+      {"tokenizer", nullptr},
+      {"notes", model.notes}};
   if (model.trained_length > 0) json["trained_length"] = model.trained_length;
   if (model.start_token) json["start_token"] = *model.start_token;
   if (tokenizer) {

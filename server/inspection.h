@@ -17,8 +17,8 @@ namespace weir::server {
 // {"folder", "family", "parameters", "parameters_of": {"bf16": ...},
 // "weight_bytes", "layers", "vocabulary", "state_bytes", "slot_bytes",
 // "sessions_per_gib", "state": [{"name", "shape", "bytes"}, ...],
-// "trained_length", "start_token", "tokenizer": {"kind", "tokens"}}, in this
-// order; null where the checkpoint does not say, or has no tokenizer.
+// "trained_length", "start_token", "tokenizer": {"kind", "tokens"}, "notes"},
+// in this order; null where the checkpoint does not say, or has no tokenizer.
 std::string InspectionJson(const std::string& folder,
                            const engine::ModelInfo& model,
                            const std::optional<text::Tokenizer>& tokenizer);

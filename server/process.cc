@@ -181,6 +181,9 @@ int Run(const Config& config,
   auto tokenizer =
       parts.load_tokenizer(config.model_dir, (*engine)->model().vocabulary);
   if (!tokenizer.ok()) return Fail(kExitStart, Message(tokenizer.status()));
+  for (const std::string& note : (*engine)->model().notes) {
+    spdlog::warn("{}", note);
+  }
   const int32_t slots = (*engine)->slots();
   auto store = parts.make_store();
   const Served served{.name = config.model_name,

@@ -7,9 +7,6 @@ void ReadDecoderSizes(ConfigFields& fields,
                       DecoderSpec& spec,
                       const char* hidden,
                       const char* layers) {
-  if (fields.Has("auto_map")) {
-    fields.Fail("auto_map", "names code to run, and none is ever run");
-  }
   spec.hidden = static_cast<int32_t>(fields.Int(hidden, 1, kHiddenMax));
   spec.layers = static_cast<int32_t>(fields.Int(layers, 1, kLayersMax));
   spec.vocabulary =

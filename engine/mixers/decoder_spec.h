@@ -77,6 +77,7 @@ struct DecoderSpec {
   TensorNames names;
   float logit_cap = 0;  // logits become cap tanh(logits / cap); 0: none
   std::vector<UnusedTensor> unused;
+  std::vector<std::string> notes;  // what an operator should know of the folder
   // Tensors that layers share, read before Mixer::Prepare.
   std::vector<WeightSlot> shared;
   std::function<std::vector<Sublayer>(int32_t layer)> make_layer;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/model/config.h"
 
+#include <cctype>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +37,56 @@ std::string Served() {
   return absl::StrJoin(names, " ");
 }
 
+// Lower case, without underscores.
+std::string Plain(std::string_view name) {
+  std::string out;
+  for (const char c : name) {
+    if (c != '_') {
+      out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    }
+  }
+  return out;
+}
+
+// Whether "FILE.CLASS" names a class as the family's own code calls it:
+// "modeling_rwkv7.RWKV7ForCausalLM" of "rwkv7".
+bool IsOwnClass(const nlohmann::json& value, const std::string& model_type) {
+  if (!value.is_string()) return false;
+  const std::string& path = value.get_ref<const std::string&>();
+  const std::string name = Plain(path.substr(path.rfind('.') + 1));
+  const std::string family = Plain(model_type);
+  if (!name.starts_with(family)) return false;
+  for (const char* rest : {"config", "model", "forcausallm"}) {
+    if (name.substr(family.size()) == rest) return true;
+  }
+  return false;
+}
+
+// auto_map has transformers import classes from files of the folder. Nothing of
+// it is ever run here. Folders whose files only hand on the family's own
+// classes are read as the family; others may compute anything and are refused.
+void ReadAutoMap(ConfigFields& fields, DecoderSpec& spec) {
+  const nlohmann::json& map = fields.Raw("auto_map");
+  if (!fields.Has("auto_map") || map.is_null()) return;
+  if (!map.is_object() || map.empty()) {
+    fields.Fail("auto_map", "is not an object of class names");
+    return;
+  }
+  for (const auto& [use, value] : map.items()) {
+    if (use == "AutoTokenizer" || IsOwnClass(value, spec.family)) continue;
+    fields.Fail("auto_map",
+                absl::StrCat("names code of the folder's own, ",
+                             Quoted(value.dump(-1, ' ', true)),
+                             "; none is ever run, and this is no class of ",
+                             spec.family));
+    return;
+  }
+  spec.notes.push_back(
+      "config.json names code of the folder's own (auto_map): it is not run, "
+      "the model is read as " +
+      spec.family);
+}
+
 }  // namespace
 
 absl::StatusOr<DecoderSpec> ParseConfig(std::string_view text,
@@ -56,6 +107,7 @@ absl::StatusOr<DecoderSpec> ParseConfig(std::string_view text,
   }
   DecoderSpec spec;
   spec.family = family->model_type;
+  ReadAutoMap(fields, spec);
   family->read(fields, spec);
   WEIR_RETURN_IF_ERROR(fields.Finish());
   return spec;

@@ -134,6 +134,7 @@ absl::StatusOr<std::vector<WeightSlot>> Model::Place(
   info_.positions_max = spec_.positions_max;
   info_.byte_tokens = !checkpoint.has_tokenizer() && info_.vocabulary >= 256;
   info_.start_token = spec_.start_token;
+  info_.notes = spec_.notes;
   return slots;
 }
 

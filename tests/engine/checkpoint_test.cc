@@ -151,6 +151,24 @@ TEST(CheckpointTest, RefusesAnIndexThatDoesNotFitItsShards) {
   EXPECT_NE(Load(lacking.path()).message().find(gone), absl::string_view::npos);
 }
 
+TEST(CheckpointTest, AFileThatTheIndexDoesNotListIsNotRead) {
+  ModelCopy model(kSmall);
+  Shard(model);
+  WriteFileBytes(model.File("model-3.safetensors"), "no safetensors");
+
+  EXPECT_TRUE(Load(model.path()).ok()) << Load(model.path());
+}
+
+TEST(CheckpointTest, NoCodeBesideTheWeightsMatters) {
+  ModelCopy model(kSmall);
+  for (const char* name :
+       {"modeling_gated_deltanet.py", "pytorch_model.bin", "setup.py"}) {
+    WriteFileBytes(model.File(name), "raise SystemExit");
+  }
+
+  EXPECT_TRUE(Load(model.path()).ok()) << Load(model.path());
+}
+
 TEST(CheckpointTest, RefusesAnIndexThatIsNoIndex) {
   for (const char* index :
        {"",

@@ -252,6 +252,31 @@ TEST(ParseConfigTest, ReadsTheOfficialFormatOfMamba2) {
                  {"hidden_size", "768"}});
 }
 
+TEST(ParseConfigTest, CodeOfAFoldersOwnIsNeverRun) {
+  json config = ConfigOf("tests/golden/fla_rwkv7");
+  EXPECT_TRUE(Parse(config)->notes.empty());
+  config["auto_map"] = {{"AutoConfig", "modeling_rwkv7.RWKV7Config"},
+                        {"AutoModel", "modeling_rwkv7.RWKV7Model"},
+                        {"AutoModelForCausalLM",
+                         "other/repository--modeling_rwkv7.RWKV7ForCausalLM"},
+                        {"AutoTokenizer", {"tokens.Tokenizer", nullptr}}};
+
+  const auto parsed = Parse(config);
+
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  ASSERT_EQ(parsed->notes.size(), 1u);
+  EXPECT_NE(parsed->notes[0].find("not run"), std::string::npos);
+  ExpectRefused(config,
+                {{"auto_map", "[]"},
+                 {"auto_map", "{}"},
+                 {"auto_map", "\"modeling_rwkv7.RWKV7Model\""},
+                 {"auto_map", R"({"AutoModel":"model.Model"})"},
+                 {"auto_map", R"({"AutoModel":"model.RWKV7MoeModel"})"},
+                 {"auto_map", R"({"AutoModel":"model.RWKV6Model"})"},
+                 {"auto_map", R"({"AutoModel":["model.RWKV7Model"]})"},
+                 {"auto_map", R"({"AutoModel":""})"}});
+}
+
 TEST(ParseConfigTest, PassesOverKeysOfNoEffect) {
   json config = GatedDeltaNetConfig();
   config["_name_or_path"] = "x";
