@@ -54,9 +54,30 @@ def tokenizer_rates(parts):
     return rates
 
 
+# Its scan has no products, and takes sixteen exponentials a channel: arithmetic
+# bounds it, in a prefill and in a step.
+ELEMENTWISE = ("mixer_mamba_", "mixer_falcon_mamba_")
+
+
+def mixer_rates(parts):
+    """What weir-mixers-bench gives, and which mixers come least near their bounds."""
+    rates = load(parts, "mixers.json")
+    for share in ("step_share_of_copy", "prefill_share_of_gemm"):
+        shares = {name: value for name, value in rates.items()
+                  if name.endswith(share) and not name.startswith(ELEMENTWISE)}
+        slowest = min(shares, key=shares.get)
+        rates[f"mixer_slowest_{share}"] = shares[slowest]
+        rates[f"mixer_slowest_{share.split('_')[0]}"] = slowest[len("mixer_"):-len(share) - 1]
+    for share in ("step_share_of_copy", "prefill_share_of_gemm"):
+        rates[f"mixer_elementwise_{share}"] = min(rates[name + share] for name in ELEMENTWISE)
+    return rates
+
+
 def gather(parts):
     result = {"machine": machine(), "date": datetime.date.today().isoformat()}
     result.update(load(parts, "engine.json"))
+    result.update(mixer_rates(parts))
+    result.update(load(parts, "ggml.json"))
     result.update(kernel_rates(parts))
     result.update(tokenizer_rates(parts))
     shares = []
@@ -100,6 +121,12 @@ GOALS = [
     ("decode_16_share_of_torch", "16 sessions together, share of torch's GEMM rate at 16 rows", "≥ 0.50"),
     ("stream_256_share_of_torch", "streaming, share of torch's GEMM rate at 256 rows", "≥ 0.50"),
     ("kernel_recurrent_share_of_copy", "the recurrent step, share of the copy rate of states beyond the caches", "≥ 0.70"),
+    ("mixer_slowest_step_share_of_copy", "every mixer's step, the slowest, share of the copy rate of states beyond the caches", "≥ 0.60"),
+    ("mixer_elementwise_step_share_of_copy", "Mamba-1's step, which its exponentials bound, likewise", "given"),
+    ("mixer_slowest_prefill_share_of_gemm", "every mixer's prefill of 2,048 tokens, the slowest, share of torch's GEMM rate", "≥ 0.40"),
+    ("mixer_elementwise_prefill_share_of_gemm", "Mamba-1's prefill, whose scan is no product, likewise", "given"),
+    ("ggml_gdn_step_times", "Gated DeltaNet's step, times ggml's `gated_delta_net` (built for AVX2)", "≥ 3"),
+    ("ggml_gdn_step_avx2_times", "the same with our AVX2 kernels", "given"),
     ("grpc_share_of_engine", "gRPC beside the engine alone, appends of 256", "≥ 0.90"),
     ("tokenizer_slowest_mbytes_per_second", "tokenizers on one core, the slowest, MB/s", "≥ 5"),
     ("tokenizer_line_times_mixed", "a mebibyte of one character, time a byte over mixed text's, the worst", "≤ 1"),

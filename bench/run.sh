@@ -64,6 +64,11 @@ say "tokenizers, on one core"
 .deps/venv-test/bin/python -B bench/tokenizer_folders.py "$tokenizers"
 build/bin/weir-tokenizer-bench "$tokenizers" --benchmark_format=json \
   --benchmark_out="$parts/tokenizers.json" --benchmark_out_format=json >/dev/null
+say "every mixer beside the copy rate and torch's product"
+build/bin/weir-mixers-bench --mixers bench/mixers.json --threads "$threads" \
+  >"$parts/mixers.json"
+say "Gated DeltaNet's step beside ggml's"
+build/bin/weir-ggml-bench --ggml .deps/ggml --threads "$threads" >"$parts/ggml.json"
 say "the engine beside torch's products"
 build/bin/weir-engine-bench --scratch "$scratch" --threads "$threads" >"$parts/engine.json"
 

@@ -8,7 +8,8 @@
 #
 #   tools/setup.sh                 what a build and its tests need
 #   tools/setup.sh test            that, and the tokenizers to compare with
-#   tools/setup.sh check           all that, and the tools of ./run check
+#   tools/setup.sh bench           all that, and ggml to compare with
+#   tools/setup.sh check           that of test, and the tools of ./run check
 #   tools/setup.sh fuzz            only what fuzz/run.sh needs
 #   tools/setup.sh image           only what tools/image.sh needs
 #   tools/setup.sh WHAT PACKAGE... further Debian packages with it
@@ -131,6 +132,21 @@ install_test_tools() {
   touch "$stamp"
 }
 
+# ggml's libraries as PyPI ships them built: Gated DeltaNet is measured beside
+# theirs.
+install_ggml() {
+  local stamp=.deps/ggml/.complete-$LIBGGML_VERSION
+  [[ -e $stamp ]] && return 0
+  say "ggml of libggml-python $LIBGGML_VERSION from PyPI (3 MB, once)"
+  rm -rf .deps/ggml
+  mkdir -p .deps/ggml
+  local wheel
+  wheel=$(fetch libggml-python "$LIBGGML_VERSION" "$LIBGGML_SHA256")
+  unzip -q -j "$wheel" 'libggml/lib64/lib*' 'libggml_python-*/licenses/*' -d .deps/ggml
+  rm -rf .deps/wheels/libggml-python
+  touch "$stamp"
+}
+
 # The tools of ./run check that Debian does not have, pinned with their hashes.
 install_check_tools() {
   local stamp
@@ -154,7 +170,9 @@ main() {
   check_machine
   case $what in
     build) install_packages "${build_packages[@]}" "$@" ;;
-    test) install_packages "${build_packages[@]}" "${test_packages[@]}" "$@" ;;
+    test | bench)
+      install_packages "${build_packages[@]}" "${test_packages[@]}" "$@"
+      ;;
     check)
       install_packages "${build_packages[@]}" "${test_packages[@]}" \
         "${check_packages[@]}" "$@"
@@ -164,11 +182,12 @@ main() {
       return 0
       ;;
     image) install_packages "${image_packages[@]}" "$@"; return 0 ;;
-    *) die "knows build, test, check, fuzz and image, not '$what'" ;;
+    *) die "knows build, test, bench, check, fuzz and image, not '$what'" ;;
   esac
   install_torch
   install_googleapis
-  [[ $what == test || $what == check ]] && install_test_tools
+  [[ $what != build ]] && install_test_tools
+  [[ $what == bench ]] && install_ggml
   [[ $what == check ]] && install_check_tools
   return 0
 }
