@@ -99,7 +99,6 @@ void MeasureStep(MixerBed& bed,
   Require(bed.Hold(rows, rows));
   const RecurrentCalls noted;
   Require(bed.Forward(rows, 1));
-  // A copy: to repeat them notes them again.
   const std::vector<RecurrentCall> calls = noted.calls();
   int64_t bytes = 0;
   for (const RecurrentCall& call : calls) bytes += call.state_bytes();

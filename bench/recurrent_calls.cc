@@ -132,7 +132,7 @@ RecurrentCalls::RecurrentCalls() {
 
 RecurrentCalls::~RecurrentCalls() { engine::ForceKernelTable(nullptr); }
 
-const std::vector<RecurrentCall>& RecurrentCalls::calls() const {
+std::vector<RecurrentCall> RecurrentCalls::calls() const {
   return Notes().calls;
 }
 

@@ -48,7 +48,7 @@ class RecurrentCalls {
   RecurrentCalls& operator=(const RecurrentCalls&) = delete;
 
   // In the order in which they came. Their pointers are the mixer's.
-  const std::vector<RecurrentCall>& calls() const;
+  std::vector<RecurrentCall> calls() const;
 };
 
 }  // namespace weir::bench

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Runs every measurement in one go and writes bench/results/cpu.json,
-# bench/RESULTS.md and docs/constant-cost.svg. Needs a release build in build/
-# (./run bench makes it). BENCH_TOKENS: length of the long stream.
+# bench/RESULTS.md, docs/mixers.md and docs/constant-cost.svg. Needs a release
+# build in build/ (./run bench makes it). BENCH_TOKENS: length of the long stream.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -94,4 +94,5 @@ make_venv
 
 "$venv/bin/python" -B bench/report.py "$parts" bench/results/cpu.json bench/RESULTS.md \
   docs/constant-cost.svg
-say "wrote bench/results/cpu.json, bench/RESULTS.md and docs/constant-cost.svg"
+/usr/bin/python3 -B tools/mixers_table.py
+say "wrote bench/results/cpu.json, bench/RESULTS.md, docs/mixers.md and docs/constant-cost.svg"

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/mixers.md.
+
+    tools/mixers_table.py           write it
+    tools/mixers_table.py --check   say whether what is committed is what this would write
+
+Its rows are bench/mixers.json's, one a mixer, and every family of the registry must be
+among them; its tests are those of tests/golden/golden_test.cc and tests/conformance/; its
+numbers are bench/results/cpu.json's, which ./run bench measures.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "mixers.md"
+
+HEAD = """# Mixers
+
+Made by `tools/mixers_table.py`. `S` is the state of a head, `[K, V]`; `q`, `k`, `v` are what the mixer's projections,
+convolutions and norms make of a token. What is measured is one mixer alone at a width of 1,024, fp32, random weights,
+without the norms and the MLP of a layer: {machine}, {date}, `./run bench`.
+
+- State: bytes of one session, all that the mixer keeps of it. It is constant, however long the session is.
+- FLOPs: of one token's matrix products, the projections and the chunk form's. Weights: bytes of the projections.
+- Step: the recurrent step over states beyond the caches, share of the rate at which memory of that size is copied.
+- Prefill: of 2,048 tokens, share of what torch's product of 1,024 × 1,024 matrices reaches.
+- Tokens/s: of one session; of 16 that are stepped together; of a prefill.
+"""
+
+TAIL = """
+## What the tests hold
+
+Golden tests compare the logits and the greedy continuation with those of the authors' own code, in one append and in
+appends of 256, 100, 7 and 1 tokens alike (`ctest --test-dir build -L golden`). Conformance tests compare the kernels,
+recurrent and chunked, with an fp64 reference ([numerics.md](numerics.md), `ctest --test-dir build -L conformance`).
+
+transformers 5.17 cannot itself be the measure of an append of several tokens to a session: for five families (`mamba`,
+`falcon_mamba`, `jamba`, `zamba`, `recurrent_gemma`) its multi-token append ignores the state that is held, and its
+logits are then wrong by 0.5 to 5; for `minimax` it raises an error. For Mamba-2 with a `time_step_limit` its one-token
+step leaves out the limit that its own prefill applies. Its forward over the whole document is right, and is what the
+golden files hold.
+
+## What quality to expect
+
+A state of constant size cannot hold all of a long document: what can be recalled word for word is bounded by the
+state's size. The field's own answer is the hybrid, three to six recurrent layers to one of full attention
+([2507.06457](https://arxiv.org/abs/2507.06457)), which this server does not serve.
+
+- Deployed widely, mostly within hybrids: Gated DeltaNet, KDA, Mamba-2; RWKV-7 alone.
+- Deployed, more narrowly: Mamba-1, mLSTM.
+- Research baselines with published weights: GLA, DeltaNet, HGRN2, RetNet, RWKV-6; RWKV-4 is superseded by its
+  successors.
+- Of historical weight: the Linear Transformer and its kin; their recall lies well below the first group's.
+
+A model that was trained on short documents goes on beyond them at no further cost, but not always well: GetModel says
+the trained length where the checkpoint does.
+
+Not served, because they cannot be streamed: FNet mixes all positions of a text with each other, and so does Linformer
+as it was published, bidirectional: neither has a causal recurrence, and each new token would change what was said of
+all earlier ones.
+"""
+
+
+def registry():
+    text = (ROOT / "engine/mixers/registry.cc").read_text(encoding="utf-8")
+    return set(re.findall(r'^    \{"(\w+)",', text, re.MULTILINE))
+
+
+def golden():
+    """model_type -> the folders of tests/golden/ that its test reads."""
+    text = (ROOT / "tests/golden/golden_test.cc").read_text(encoding="utf-8")
+    folders = {}
+    for listed in re.findall(r"testing::Values\(((?:\s*\"\w+\",?)+)\)", text):
+        for name in re.findall(r'"(\w+)"', listed):
+            config = json.loads((ROOT / "tests/golden" / name / "config.json").read_text(encoding="utf-8"))
+            folders.setdefault(config["model_type"], []).append(name)
+    return folders
+
+
+def conformance():
+    text = (ROOT / "tests/conformance/CMakeLists.txt").read_text(encoding="utf-8")
+    return set(re.findall(r"weir_test\((\w+)", text))
+
+
+def problems(rows, folders):
+    """What is missing or of no use, as sentences."""
+    served, tests = registry(), conformance()
+    told = {family for row in rows for family in row["model_types"]}
+    found = [f"bench/mixers.json has no row for {family}" for family in sorted(served - told)]
+    found += [f"{family} is not in the registry" for family in sorted(told - served)]
+    found += [f"no row for the golden tests of {family}" for family in sorted(set(folders) - told)]
+    for row in rows:
+        found += [f"{row['name']}: no test {test}" for test in row["suite"] if test not in tests]
+        if not any(family in folders for family in row["model_types"]) and not row["suite"]:
+            found.append(f"{row['name']}: no test proves it")
+    if not served or not folders or not tests:
+        found.append("nothing was found where it was looked for")
+    return found
+
+
+def table(header, lines):
+    rule = "|" + "---|" * header.count("|")
+    return ["", f"| {header} |", rule + "---|"] + lines
+
+
+def number(results, row, key, form):
+    value = results.get(f"mixer_{row['name']}_{key}")
+    return "not measured" if value is None else form(value)
+
+
+def whole(value):
+    return f"{value:,.0f}"
+
+
+def page(rows, folders, results):
+    out = [HEAD.format(machine=results["machine"], date=results["date"]).rstrip("\n")]
+    out += table("mixer | formula | size measured", [
+        f"| {row['title']} ([{row['paper']}](https://arxiv.org/abs/{row['paper']})) | `{row['formula'].replace('|', chr(92) + '|')}` | {row['shape']} |"
+        for row in rows])
+    lines = []
+    for row in rows:
+        def get(key, form=whole, row=row):
+            return number(results, row, key, form)
+        share = "{:.2f}".format
+        speeds = [get(f"{key}_tokens_per_second") for key in ("decode_1", "decode_16", "prefill")]
+        lines.append(
+            f"| {row['title']} | {get('state_bytes')} | {get('token_flops')} | {get('projection_bytes')} | "
+            f"{get('step_share_of_copy', share)} | {get('prefill_share_of_gemm', share)} | {'; '.join(speeds)} |")
+    out += table("mixer | state, bytes | FLOPs a token | weights, bytes | step | prefill | tokens/s: 1; 16; prefill", lines)
+    lines = []
+    for row in rows:
+        names = [name for family in row["model_types"] for name in folders.get(family, [])]
+        tests = [f"golden `{name}`" for name in names] + [f"`{test}`" for test in row["suite"]]
+        families = ", ".join(f"`{family}`" for family in row["model_types"])
+        lines.append(f"| {row['title']} | {families} | {row['formats']} | {', '.join(tests)} |")
+    out += table("mixer | model_type | checkpoints of | tests", lines)
+    return "\n".join(out) + "\n" + TAIL
+
+
+def main():
+    rows = json.loads((ROOT / "bench/mixers.json").read_text(encoding="utf-8"))
+    results = json.loads((ROOT / "bench/results/cpu.json").read_text(encoding="utf-8"))
+    folders = golden()
+    found = problems(rows, folders)
+    for problem in found:
+        print(f"mixers: {problem}")
+    if found:
+        return 1
+    text = page(rows, folders, results)
+    if sys.argv[1:] == ["--check"]:
+        if PAGE.read_text(encoding="utf-8") == text:
+            print(f"mixers: docs/mixers.md is right, {len(rows)} mixers")
+            return 0
+        print("mixers: docs/mixers.md is stale: run tools/mixers_table.py")
+        return 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
