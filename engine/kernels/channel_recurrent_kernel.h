@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The recurrent form with a decay a channel. As recurrent_kernel.h, a block of
-// the rows of S (one a value channel, K contiguous) is taken through a segment
-// of tokens. Without a correction a token is one pass over a row; with one the
-// dot a^T S goes before it, while the row lies in registers or the first cache.
+// The recurrent form with a decay a channel. As in recurrent_kernel.h, a block
+// of S's rows is taken through a segment of tokens, a token in one pass over a
+// row; with a correction the dot a^T S goes before it, from the first cache.
 //
-// Bound: beyond the caches 8 K V bytes a token, head and row; within them
-// 3 K V FMAs, 5 with a correction.
-// Threads: plain functions. Included by the target files only.
+// Bound: beyond the caches 8 K V bytes a token, head and row; within them 3 K V
+// FMAs, 5 with a correction. Threads: plain functions, for the target files.
 #pragma once
 
 #include "engine/kernels/channel_token.h"
@@ -124,7 +122,7 @@ void ChannelStepSegment(const ChannelSegment& segment,
   }
 }
 
-// Reads token t of a head as the segment's i-th.
+// Token t of a head is the segment's i-th.
 void ReadChannelToken(const RecurrenceArgs& args,
                       int64_t t,
                       int64_t head,
@@ -150,21 +148,18 @@ void ChannelStepItems(const RecurrenceArgs& args, int64_t begin, int64_t end) {
     if (args.slots[row] < 0) continue;
     float* state = args.state + args.slots[row] * args.state_stride +
                    head * args.key_dim * args.value_dim;
-    const int64_t first = args.row_starts[row];
     const int64_t last = args.row_starts[row + 1];
-    for (int64_t t = first; t < last; t += kChannelTokens) {
+    const bool once = last - args.row_starts[row] == 1;
+    for (int64_t t = args.row_starts[row]; t < last; t += kChannelTokens) {
       segment.tokens = static_cast<int>(
           last - t < kChannelTokens ? last - t : kChannelTokens);
       for (int i = 0; i < segment.tokens; ++i) {
         ReadChannelToken(args, t + i, head, i, segment);
       }
-      if (last - first == 1) {
-        ChannelStepSegment<kVecs, kDecay, kCorrect, kRead, true>(
-            segment, args.value_dim, state);
-      } else {
-        ChannelStepSegment<kVecs, kDecay, kCorrect, kRead, false>(
-            segment, args.value_dim, state);
-      }
+      const auto step =
+          once ? ChannelStepSegment<kVecs, kDecay, kCorrect, kRead, true>
+               : ChannelStepSegment<kVecs, kDecay, kCorrect, kRead, false>;
+      step(segment, args.value_dim, state);
     }
   }
 }
@@ -184,9 +179,9 @@ void ChannelStepAnyKey(const RecurrenceArgs& args, int64_t begin, int64_t end) {
 }
 
 void ChannelRecurrent(const RecurrenceArgs& args, int64_t begin, int64_t end) {
+  const FlushDenormals flush;
   constexpr DecayKind kKey = DecayKind::kKey;
   constexpr ReadOrder kAfter = ReadOrder::kAfterWrite;
-  const FlushDenormals flush;
   constexpr Correction kNone = Correction::kNone;
   if (args.decay == DecayKind::kValue) {
     ChannelStepAnyKey<DecayKind::kValue, kNone, kAfter>(args, begin, end);

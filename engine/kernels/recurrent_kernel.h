@@ -9,7 +9,7 @@
 //   S <- d S + k u^T    rounded as decay_math.h says
 //
 // Bound: beyond the caches 8 K V bytes a token, head and row; else 4 K V FMAs.
-// Threads: plain functions. Included by the target files only.
+// Threads: plain functions, for the target files.
 #pragma once
 
 #include "engine/kernels/decay_math.h"
@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kSegmentTokens = 32;
 constexpr int kBlockRows = 16;
-// How far ahead of a state that is met once its memory is asked for.
+// States that are met once are asked for so far ahead: their memory is slow.
 constexpr int kPrefetchFloats = 1024;
 
 // One head of one row over one segment of tokens.
@@ -53,9 +53,7 @@ WEIR_INLINE float Dot(const float* a, const float* b, int dim) {
 
 // Token t through the kRows rows of S from `s`; `row` is the first one's
 // channel. kVecs vectors make a row; 0: as many as key_dim needs. kPrefetch
-// asks for the next rows while these are written: where a state is met once,
-// its first touch would otherwise wait for memory (0.73 to 0.91 of the copy
-// rate at K = V = 256).
+// asks for later rows while these are written.
 template <int kVecs, bool kDelta, int kRows, bool kPrefetch>
 WEIR_INLINE void StepRows(const Segment& a, int t, int row, float* s) {
   const int dim = kVecs > 0 ? kVecs * kLanes : a.key_dim;
