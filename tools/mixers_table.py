@@ -6,7 +6,7 @@
     tools/mixers_table.py --check   say whether what is committed is what this would write
 
 Its rows are bench/mixers.json's, one a mixer, and every family of the registry must be
-among them; its tests are those of tests/golden/golden_test.cc and tests/conformance/; its
+among them; its tests are those of tests/golden/ and tests/conformance/; its
 numbers are bench/results/cpu.json's, which ./run bench measures.
 """
 
@@ -71,13 +71,11 @@ def registry():
 
 
 def golden():
-    """model_type -> the folders of tests/golden/ that its test reads."""
-    text = (ROOT / "tests/golden/golden_test.cc").read_text(encoding="utf-8")
+    """model_type -> the folders of tests/golden/, all of which are tested."""
     folders = {}
-    for listed in re.findall(r"testing::Values\(((?:\s*\"\w+\",?)+)\)", text):
-        for name in re.findall(r'"(\w+)"', listed):
-            config = json.loads((ROOT / "tests/golden" / name / "config.json").read_text(encoding="utf-8"))
-            folders.setdefault(config["model_type"], []).append(name)
+    for scores in sorted((ROOT / "tests/golden").glob("*/golden.safetensors")):
+        config = json.loads((scores.parent / "config.json").read_text(encoding="utf-8"))
+        folders.setdefault(config["model_type"], []).append(scores.parent.name)
     return folders
 
 

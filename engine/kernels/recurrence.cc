@@ -39,7 +39,8 @@ void TakeInRest(const RecurrenceArgs& args, int64_t begin, int64_t end) {
   const int64_t floats = int64_t{args.key_dim} * args.value_dim;
   for (int64_t item = begin; item < end; ++item) {
     const int64_t row = item / args.heads;
-    if (args.slots[row] < 0) continue;
+    const int32_t tokens = args.row_starts[row + 1] - args.row_starts[row];
+    if (args.slots[row] < 0 || tokens == 0) continue;
     const int64_t at = item % args.heads * floats;
     float* state = args.state + args.slots[row] * args.state_stride + at;
     float* rest = args.rest + args.slots[row] * args.rest_stride + at;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/fla_decoder.h"
+#include "engine/mixers/key_sums.h"
 #include "engine/mixers/parallel.h"
 
 namespace weir::engine {
@@ -63,8 +64,7 @@ LinearAttention::LinearAttention(const LinearAttentionShape& shape)
       key_features_(shape.feature, shape.qkv.heads, shape.qkv.key_dim),
       out_projection_(values(), shape.qkv.hidden, false),
       norm_(shape.qkv.value_dim),
-      no_decay_(static_cast<size_t>(shape.qkv.heads), 0.0F),
-      ones_(static_cast<size_t>(shape.qkv.heads), 1.0F) {}
+      no_decay_(static_cast<size_t>(shape.qkv.heads), 0.0F) {}
 
 std::vector<WeightSlot> LinearAttention::Weights() {
   std::vector<WeightSlot> slots = qkv_.Weights();
@@ -85,7 +85,7 @@ std::vector<StateTensor> LinearAttention::State() const {
   std::vector<StateTensor> tensors = {
       {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, features()}}};
   if (shape_.normalized) {
-    tensors.push_back({.name = "sum", .shape = {qkv.heads, features()}});
+    tensors.push_back({.name = "sum", .shape = {qkv.heads, 2, features()}});
   }
   return tensors;
 }
@@ -130,25 +130,28 @@ RecurrenceArgs LinearAttention::Recurrence(const MixerInput& input,
           .state_stride = input.state.pool->stride(tensor)};
 }
 
-// The sum of the keys is a state of one value channel into which 1 is written.
 void LinearAttention::Normalize(const MixerInput& input,
                                 const Features& from,
                                 float* sums,
                                 float* mixed_out) const {
   const int32_t heads = shape_.qkv.heads;
-  RecurrenceArgs args = Recurrence(input, from, input.state.first + 1);
-  args.value_dim = 1;
-  args.v = {ones_.data(), 0};
-  args.out = sums;
-  args.out_stride = heads;
-  RunRecurrence(*input.batch, args);
-  const int64_t dim = shape_.qkv.value_dim;
-  ParallelFor(input.batch->tokens, values(), [&](int64_t begin, int64_t end) {
-    for (int64_t head = begin * heads; head < end * heads; ++head) {
-      const float factor = 1.0F / (sums[head] + kSumEps);
-      for (int64_t i = 0; i < dim; ++i) mixed_out[head * dim + i] *= factor;
-    }
-  });
+  const size_t tensor = input.state.first + 1;
+  RunRunningSum(*input.batch,
+                {.heads = heads,
+                 .dim = static_cast<int32_t>(features()),
+                 .x = {from.k, feature_width()},
+                 .log2_decay = {},
+                 .q = {from.q, feature_width()},
+                 .out = sums,
+                 .out_stride = heads,
+                 .state = input.state.pool->base(tensor),
+                 .state_stride = input.state.pool->stride(tensor)});
+  DivideHeads({.tokens = input.batch->tokens,
+               .heads = heads,
+               .dim = shape_.qkv.value_dim,
+               .eps = kSumEps},
+              sums,
+              mixed_out);
 }
 
 void LinearAttention::Forward(const MixerInput& input,

@@ -78,7 +78,6 @@ class LinearAttention final : public Mixer {
   Linear out_projection_;
   Buffer norm_;                        // [V]
   const std::vector<float> no_decay_;  // [heads]
-  const std::vector<float> ones_;      // [heads]
 };
 
 // flash-linear-attention's model_type linear_attn.

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/model.h"
@@ -177,6 +178,8 @@ TEST_P(FamilyRefusalTest, ANumberOutOfRangeIsRefused) {
                             "\"Infinity\"",
                             "[1]",
                             "{}"}) {
+      // KDA's bound of a logarithm is below zero.
+      if (key == "lower_bound" && bad == std::string_view("-1")) continue;
       model_.config[key] = json::parse(bad);
       WriteFileBytes(model_.File("config.json"), model_.config.dump());
       const absl::Status status = Inspect();

@@ -100,6 +100,7 @@ def write(folder, model, seed, tokens, logits, greedy, margins, meta):
         "model_type": model.config.model_type,
         "seed": seed,
         "tokens": len(tokens),
+        "params": sum(weight.numel() for weight in model.parameters()),
         "logits_std": logits.std().item(),
         **versions,
         **meta,
