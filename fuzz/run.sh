@@ -27,6 +27,16 @@ sources_of() {
       sources=(text/*.cc)
       libraries=(-lpcre2-8)
       ;;
+    safetensors_header)
+      sources=(engine/model/safetensors.cc engine/config/strict_json.cc)
+      libraries=()
+      ;;
+    config_json)
+      sources=(engine/config/*.cc engine/kernels/*.cc engine/mixers/*.cc
+        engine/model/*.cc engine/state/*.cc)
+      libraries=(-L.deps/torch/lib -ltorch_cpu -lc10 -l:libgomp.so.1 -lcrypto
+        "-Wl,-rpath,$PWD/.deps/torch/lib" "-Wl,-rpath-link,.deps/torch/lib")
+      ;;
     *)
       say "knows no fuzzer '$1'" >&2
       exit 2
@@ -34,16 +44,28 @@ sources_of() {
   esac
 }
 
+# flags_of SOURCE: as CMake compiles it.
+flags_of() {
+  case $1 in
+    engine/kernels/target_avx2.cc) echo -mavx2 -mfma ;;
+    engine/kernels/target_avx512.cc)
+      echo -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma
+      ;;
+    engine/mixers/*) echo -isystem .deps/torch/include ;;
+  esac
+}
+
 # compile NAME: objects are kept for the next fuzzer, ccache for the next time.
 compile() {
-  local source object objects=() abseil=()
+  local source object objects=() abseil=() more=()
   sources_of "$1"
   for source in "fuzz/$1.cc" "${sources[@]}"; do
     object=$folder/${source%.cc}.o
     mkdir -p "$(dirname "$object")"
     objects+=("$object")
     [[ $object -nt $source && $object -nt $folder/.headers ]] && continue
-    ccache clang++-14 "${flags[@]}" -fsanitize=fuzzer-no-link -c "$source" -o "$object"
+    read -ra more < <(flags_of "$source") || true
+    ccache clang++-14 "${flags[@]}" "${more[@]}" -fsanitize=fuzzer-no-link -c "$source" -o "$object"
   done
   read -ra abseil < <(pkg-config --libs absl_status absl_statusor absl_strings \
     absl_flat_hash_map absl_flat_hash_set absl_time)
@@ -65,7 +87,7 @@ fuzz() {
 
 mkdir -p "$folder"
 # Any header's change compiles all anew; there are few files.
-newest=$(find text base fuzz \( -name '*.h' -o -name '*.inc' \) -exec stat -c %Y {} + \
+newest=$(find text base engine fuzz \( -name '*.h' -o -name '*.inc' \) -exec stat -c %Y {} + \
   | sort -n | tail -n 1)
 touch -d "@$newest" "$folder/.headers"
 

@@ -179,6 +179,8 @@ main() {
       ;;
     fuzz)
       install_packages "${build_packages[@]}" "${fuzz_packages[@]}" "$@"
+      # The fuzzer of the configuration makes the models' mixers.
+      install_torch
       return 0
       ;;
     image) install_packages "${image_packages[@]}" "$@"; return 0 ;;
