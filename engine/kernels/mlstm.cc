@@ -58,25 +58,28 @@ double GateHead(const MlstmGateArgs& args,
   return m;
 }
 
-void GateRow(const MlstmGateArgs& args, int32_t row, bool rounded) {
-  if (args.slots[row] < 0) return;
-  float* state = args.state + args.slots[row] * args.state_stride;
-  for (int64_t head = 0; head < args.heads; ++head) {
-    state[head] =
-        static_cast<float>(GateHead(args, row, head, rounded, state[head]));
+// Items [begin, end).
+void GateHeads(const MlstmGateArgs& args,
+               int64_t begin,
+               int64_t end,
+               bool rounded) {
+  for (int64_t item = begin; item < end; ++item) {
+    const auto row = static_cast<int32_t>(item / args.heads);
+    const int64_t head = item % args.heads;
+    if (args.slots[row] < 0) continue;
+    float* m = args.state + args.slots[row] * args.state_stride + head;
+    *m = static_cast<float>(GateHead(args, row, head, rounded, *m));
   }
 }
 
 }  // namespace
 
 void MlstmGatesReference(const MlstmGateArgs& args) {
-  for (int32_t row = 0; row < args.rows; ++row) GateRow(args, row, false);
+  GateHeads(args, 0, int64_t{args.rows} * args.heads, /*rounded=*/false);
 }
 
 void MlstmGates(const MlstmGateArgs& args, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    GateRow(args, static_cast<int32_t>(row), true);
-  }
+  GateHeads(args, begin, end, /*rounded=*/true);
 }
 
 void MlstmValues(const MlstmValueArgs& args, int64_t begin, int64_t end) {

@@ -16,8 +16,8 @@
 // m + log f loses in fp32 is not lost to the state. The logarithms need fp64
 // too: what i loses in fp32 is, relative to e^i, |i| times as much.
 //
-// Threads and slots of -1: as recurrence.h; MlstmGates does rows [begin, end),
-// the others tokens.
+// Threads and slots of -1: as recurrence.h; MlstmGates does its items
+// [begin, end), of rows * heads, the others tokens.
 #pragma once
 
 #include <cstdint>

@@ -7,11 +7,13 @@
 // The W - 1 inputs before a row's first token come from the state of its slot;
 // after its last token the state holds the last W - 1 inputs.
 //
-// Threads and slots of -1: as recurrence.h; work items are the rows.
+// Threads and slots of -1: as recurrence.h; work items are blocks of channels:
+// channel_blocks.h.
 #pragma once
 
 #include <cstdint>
 
+#include "engine/kernels/channel_blocks.h"
 #include "engine/kernels/recurrence.h"
 
 namespace weir::engine {
@@ -34,7 +36,7 @@ struct ShortConvArgs {
 // The definition, in fp64, one thread.
 void ShortConvReference(const ShortConvArgs& args);
 
-// Rows [begin, end), vectorised over channels.
+// Items [begin, end), vectorised over channels.
 void ShortConv(const ShortConvArgs& args, int64_t begin, int64_t end);
 
 }  // namespace weir::engine

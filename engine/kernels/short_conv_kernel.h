@@ -7,6 +7,7 @@
 // Threads: plain functions. Included by the target files only.
 #pragma once
 
+#include "engine/kernels/channel_blocks_kernel.h"
 #include "engine/kernels/short_conv.h"
 #include "engine/kernels/vector.h"
 #include "engine/kernels/vector_math.h"
@@ -16,26 +17,34 @@ namespace {
 
 constexpr int kWidthMax = 8;
 
+// Channels of a row, by the first and their number.
+struct ConvChannels {
+  int first;
+  int count;
+};
+
 // inputs[i] meets weight[i]. kWidth 0: any width.
 template <int kWidth>
 WEIR_INLINE void ConvolveToken(const ShortConvArgs& args,
+                               ConvChannels channels,
                                const float* const* inputs,
                                float* out) {
   const int width = kWidth > 0 ? kWidth : args.width;
   ForVectors(
-      args.channels, [&](int c, int n) __attribute__((always_inline)) {
+      channels.count, [&](int i, int n) __attribute__((always_inline)) {
+        const int c = channels.first + i;
         Vec sum = {};
         if (args.bias != nullptr) sum = LoadN(args.bias + c, n);
-        for (int i = 0; i < width; ++i) {
-          const float* weight = args.weight + int64_t{i} * args.channels + c;
-          sum = Fma(LoadN(weight, n), LoadN(inputs[i] + c, n), sum);
+        for (int tap = 0; tap < width; ++tap) {
+          const float* weight = args.weight + int64_t{tap} * args.channels + c;
+          sum = Fma(LoadN(weight, n), LoadN(inputs[tap] + c, n), sum);
         }
         StoreN(out + c, Silu(sum), n);
       });
 }
 
 template <int kWidth>
-void ConvolveRow(const ShortConvArgs& args, int32_t row) {
+void ConvolveRow(const ShortConvArgs& args, int32_t row, ConvChannels part) {
   const int64_t first = args.row_starts[row];
   const int64_t tokens = args.row_starts[row + 1] - first;
   const int64_t history = args.width - 1;
@@ -50,7 +59,7 @@ void ConvolveRow(const ShortConvArgs& args, int32_t row) {
                             : x + token * args.x.stride;
     }
     ConvolveToken<kWidth>(
-        args, inputs, args.out + (first + t) * args.out_stride);
+        args, part, inputs, args.out + (first + t) * args.out_stride);
   }
   // Upwards, so that a row of the state is read before it is written over.
   for (int64_t i = 0; i < history; ++i) {
@@ -58,21 +67,23 @@ void ConvolveRow(const ShortConvArgs& args, int32_t row) {
     const float* from = token < 0 ? state + (history + token) * channels
                                   : x + token * args.x.stride;
     if (from == state + i * channels) continue;
-    ForVectors(args.channels, [&](int c, int n) {
+    ForVectors(part.count, [&](int j, int n) {
+      const int c = part.first + j;
       StoreN(state + i * channels + c, LoadN(from + c, n), n);
     });
   }
 }
 
 void Convolve(const ShortConvArgs& args, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    if (args.slots[row] < 0) continue;
-    if (args.width == 4) {
-      ConvolveRow<4>(args, static_cast<int32_t>(row));
-    } else {
-      ConvolveRow<0>(args, static_cast<int32_t>(row));
-    }
-  }
+  ForRowChannels(
+      args.channels, begin, end, [&](int32_t row, int first, int count) {
+        if (args.slots[row] < 0) return;
+        if (args.width == 4) {
+          ConvolveRow<4>(args, row, {first, count});
+        } else {
+          ConvolveRow<0>(args, row, {first, count});
+        }
+      });
 }
 
 }  // namespace

@@ -7,12 +7,13 @@
 //
 // After a row's last token the state holds that token.
 //
-// Threads and slots of -1: as recurrence.h; ShiftTokens' work items are the
-// rows, Lerp's the tokens.
+// Threads and slots of -1: as recurrence.h; ShiftTokens' work items are blocks
+// of channels (channel_blocks.h), Lerp's the tokens.
 #pragma once
 
 #include <cstdint>
 
+#include "engine/kernels/channel_blocks.h"
 #include "engine/kernels/recurrence.h"
 
 namespace weir::engine {
@@ -31,7 +32,7 @@ struct TokenShiftArgs {
 // The definition, one thread.
 void ShiftTokensReference(const TokenShiftArgs& args);
 
-// Rows [begin, end), vectorised over channels.
+// Items [begin, end), vectorised over channels.
 void ShiftTokens(const TokenShiftArgs& args, int64_t begin, int64_t end);
 
 struct LerpArgs {

@@ -6,34 +6,37 @@
 // Bound: bytes. Threads: plain functions. Included by the target files only.
 #pragma once
 
+#include "engine/kernels/channel_blocks_kernel.h"
 #include "engine/kernels/token_shift.h"
 #include "engine/kernels/vector.h"
 
 namespace weir::engine {
 namespace {
 
-void ShiftRow(const TokenShiftArgs& args, int64_t row) {
+// `count` channels of a row from `channel` on.
+void ShiftRow(const TokenShiftArgs& args, int32_t row, int channel, int count) {
   const int64_t first = args.row_starts[row];
   const int64_t end = args.row_starts[row + 1];
   if (first == end) return;
-  float* state = args.state + args.slots[row] * args.state_stride;
+  float* state = args.state + args.slots[row] * args.state_stride + channel;
   const float* before = state;
   for (int64_t t = first; t < end; ++t) {
-    const float* x = args.x.data + t * args.x.stride;
-    float* delta = args.delta + t * args.channels;
-    ForVectors(args.channels, [&](int c, int n) {
+    const float* x = args.x.data + t * args.x.stride + channel;
+    float* delta = args.delta + t * args.channels + channel;
+    ForVectors(count, [&](int c, int n) {
       StoreN(delta + c, LoadN(before + c, n) - LoadN(x + c, n), n);
     });
     before = x;
   }
-  ForVectors(args.channels,
+  ForVectors(count,
              [&](int c, int n) { StoreN(state + c, LoadN(before + c, n), n); });
 }
 
 void ShiftRows(const TokenShiftArgs& args, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    if (args.slots[row] >= 0) ShiftRow(args, row);
-  }
+  ForRowChannels(
+      args.channels, begin, end, [&](int32_t row, int first, int count) {
+        if (args.slots[row] >= 0) ShiftRow(args, row, first, count);
+      });
 }
 
 void LerpRows(const LerpArgs& args, int64_t begin, int64_t end) {

@@ -46,8 +46,8 @@ void RunShortConv(const Batch& batch, ShortConvArgs args) {
   args.rows = batch.rows;
   args.row_starts = batch.row_starts;
   args.slots = batch.slots;
-  ParallelFor(batch.rows,
-              int64_t{args.channels} * args.width * (batch.tokens / batch.rows),
+  ParallelFor(batch.rows * ChannelBlocks(args.channels),
+              int64_t{kChannelBlock} * args.width * (batch.tokens / batch.rows),
               [&](int64_t begin, int64_t end) { ShortConv(args, begin, end); });
 }
 

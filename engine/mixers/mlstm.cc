@@ -81,8 +81,8 @@ void Mlstm::Gate(const MixerInput& input, const Parts& parts) const {
   }
   // Five exponentials in fp64 for each gate.
   ParallelFor(
-      batch.rows,
-      500 * heads * (batch.tokens / batch.rows),
+      batch.rows * heads,
+      500 * (batch.tokens / batch.rows),
       [&](int64_t begin, int64_t end) { MlstmGates(args, begin, end); });
 }
 

@@ -44,8 +44,8 @@ void TokenShift::Shift(const MixerInput& input,
                                .state = pool.base(tensor),
                                .state_stride = pool.stride(tensor)};
   ParallelFor(
-      batch.rows,
-      int64_t{channels_} * (batch.tokens / batch.rows),
+      batch.rows * ChannelBlocks(channels_),
+      int64_t{kChannelBlock} * (batch.tokens / batch.rows),
       [&](int64_t begin, int64_t end) { ShiftTokens(args, begin, end); });
 }
 

@@ -27,7 +27,7 @@ constexpr float kMark = -7.5e30F;
 constexpr double kLog2E = 1.4426950408889634;
 constexpr int64_t kTokens = 5;
 constexpr int64_t kGap = 3;
-constexpr int32_t kWidths[] = {1, 16, 37, 64};
+constexpr int32_t kWidths[] = {1, 16, 37, 64, 200};
 
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
@@ -76,7 +76,10 @@ struct ShiftCase {
             .state = state.data(),
             .state_stride = channels + kGap};
   }
-  void Run() { ShiftTokens(Args(), 0, static_cast<int64_t>(slots.size())); }
+  int64_t items() const {
+    return static_cast<int64_t>(slots.size()) * ChannelBlocks(channels);
+  }
+  void Run() { ShiftTokens(Args(), 0, items()); }
 
   int32_t channels;
   std::vector<int32_t> row_starts = {0};
@@ -115,6 +118,21 @@ TEST_P(RwkvTest, AnySplitOfAShiftedRowGivesTheSameBits) {
   EXPECT_TRUE(BitEqual(split.state, whole.state));
 }
 
+TEST_P(RwkvTest, ItemsOfAShiftMayBeCutAnywhere) {
+  ShiftCase together(200, {5, 1, 12});
+  const ShiftCase apart = together;
+
+  together.Run();
+  for (const int64_t width : {1, 3, 5}) {
+    ShiftCase cut = apart;
+    for (int64_t end = cut.items(); end > 0; end -= width) {
+      ShiftTokens(cut.Args(), std::max<int64_t>(0, end - width), end);
+    }
+    EXPECT_TRUE(BitEqual(cut.delta, together.delta));
+    EXPECT_TRUE(BitEqual(cut.state, together.state));
+  }
+}
+
 TEST_P(RwkvTest, AShiftedPaddingRowIsNeitherReadNorWritten) {
   ShiftCase got(16, {4, 4});
   got.slots = {-1, 0};
@@ -122,7 +140,7 @@ TEST_P(RwkvTest, AShiftedPaddingRowIsNeitherReadNorWritten) {
   // Were an address formed for slot -1, it would be far outside.
   args.state_stride = int64_t{1} << 44;
 
-  ShiftTokens(args, 0, 2);
+  ShiftTokens(args, 0, got.items());
 
   const auto second = got.delta.begin() + int64_t{4} * 16;
   EXPECT_THAT(std::vector<float>(got.delta.begin(), second),

@@ -63,7 +63,10 @@ struct ConvCase {
     args.state_stride = state_stride;
     return args;
   }
-  void Run() { ShortConv(Args(), 0, static_cast<int64_t>(slots.size())); }
+  int64_t items() const {
+    return static_cast<int64_t>(slots.size()) * ChannelBlocks(channels);
+  }
+  void Run() { ShortConv(Args(), 0, items()); }
 
   int32_t channels;
   int32_t width;
@@ -129,15 +132,19 @@ TEST_P(ShortConvTest, AnySplitOfARowGivesTheSameBits) {
   EXPECT_TRUE(BitEqual(split.state, whole.state));
 }
 
-TEST_P(ShortConvTest, RowsMayBeRunOneByOneInAnyOrder) {
+TEST_P(ShortConvTest, WorkItemsMayBeCutAnywhere) {
   ConvCase together = Case({5, 1, 12});
-  ConvCase apart = together;
+  const ConvCase apart = together;
 
   together.Run();
-  for (const int64_t row : {2, 0, 1}) ShortConv(apart.Args(), row, row + 1);
-
-  EXPECT_TRUE(BitEqual(apart.out, together.out));
-  EXPECT_TRUE(BitEqual(apart.state, together.state));
+  for (const int64_t width : {1, 3, 5}) {
+    ConvCase cut = apart;
+    for (int64_t end = cut.items(); end > 0; end -= width) {
+      ShortConv(cut.Args(), std::max<int64_t>(0, end - width), end);
+    }
+    EXPECT_TRUE(BitEqual(cut.out, together.out));
+    EXPECT_TRUE(BitEqual(cut.state, together.state));
+  }
 }
 
 TEST_P(ShortConvTest, APaddingRowIsNeitherReadNorWritten) {
@@ -147,7 +154,7 @@ TEST_P(ShortConvTest, APaddingRowIsNeitherReadNorWritten) {
   // Were an address formed for slot -1, it would be far outside.
   args.state_stride = int64_t{1} << 44;
 
-  ShortConv(args, 0, 2);
+  ShortConv(args, 0, got.items());
 
   const auto second = got.out.begin() + 4 * got.stride;
   EXPECT_THAT(std::vector<float>(got.out.begin(), second),
@@ -187,7 +194,7 @@ std::vector<std::string> Targets() {
 INSTANTIATE_TEST_SUITE_P(Shapes,
                          ShortConvTest,
                          testing::Combine(testing::ValuesIn(Targets()),
-                                          testing::Values(64, 7, 37),
+                                          testing::Values(64, 7, 37, 200),
                                           testing::Values(2, 4, 5, 8),
                                           testing::Bool()));
 
