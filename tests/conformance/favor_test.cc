@@ -79,7 +79,7 @@ TEST_P(FavorTest, QueriesAreTheirDefinition) {
   for (const int32_t features : {1, 6, 16, 30, 266}) {
     for (const float scale : {0.5F, 5.0F, 200.0F}) {
       SCOPED_TRACE(testing::Message() << features << " of " << scale);
-      auto u = Draw(static_cast<size_t>(4 * kHeads * features), scale);
+      auto u = Draw(size_t{4} * kHeads * static_cast<size_t>(features), scale);
       const auto half = Draw(4 * kHeads, 0.5F);
       auto want = u;
       std::vector<float> sums(4 * kHeads), want_sums(4 * kHeads);

@@ -78,7 +78,7 @@ TEST_P(SlotsTest, WeightsAreTheirDefinition) {
   for (const int32_t slots : {1, 3, 15, 16, 17, 31, 64, 200}) {
     for (const float scale : {1.0F, 30.0F, 1e4F}) {
       SCOPED_TRACE(testing::Message() << slots << " of " << scale);
-      auto x = Draw(static_cast<size_t>(5 * 2 * slots), scale);
+      auto x = Draw(size_t{10} * static_cast<size_t>(slots), scale);
       // Scores that all lie far below zero.
       for (int32_t i = 0; i < slots; ++i) x[static_cast<size_t>(i)] -= 1e5F;
       auto want = x;

@@ -261,7 +261,8 @@ TEST(PerformerTest, AnOnlineMaximumIsThePublishedFormulaOnEveryPrefix) {
     const MixerCase mixer(config, 7);
     std::vector<float> x = mixer.Input(60);
     for (size_t i = 0; i < x.size(); ++i) {
-      x[i] *= 1 + 2 * std::sin(static_cast<float>(i / 24) / 5);
+      const size_t token = i / 24;
+      x[i] *= 1 + 2 * std::sin(static_cast<float>(token) / 5);
     }
     Published published(config, mixer.weights(), "");
     Online online(config, mixer.weights(), "");
