@@ -57,12 +57,16 @@ struct DecayVec {
   Vec scale;
 };
 
+// Whether what is taken away is held: where carry is 1.
+WEIR_INLINE auto IsNearOne(Vec log2_decay) {
+  return log2_decay >= Broadcast(-0.5F);
+}
+
 WEIR_INLINE DecayVec DecayVecOf(Vec log2_decay) {
   const Vec zero = {};
   const Vec one = Broadcast(1.0F);
-  const Vec half = Broadcast(-0.5F);
   const Vec low = Broadcast(-151.0F);
-  const Vec x = log2_decay < low ? low : log2_decay;
+  const Vec x = AtLeast(low, log2_decay);
   const Vec n = Round(x);
   const Vec f = x - n;
   // 2^f - 1 is p f, and from -1/2 on n is 0.
@@ -76,8 +80,8 @@ WEIR_INLINE DecayVec DecayVecOf(Vec log2_decay) {
   const Vec kept = ScaleByPowerOfTwo(Fma(p, f, one), n);
   DecayVec decay;
   // A NaN is on neither side, and stays one as a scale.
-  decay.carry = log2_decay >= half ? one : zero;
-  decay.scale = log2_decay >= half ? p * f : kept;
+  decay.carry = IsNearOne(log2_decay) ? one : zero;
+  decay.scale = IsNearOne(log2_decay) ? p * f : kept;
   return decay;
 }
 

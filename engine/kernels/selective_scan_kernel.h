@@ -42,10 +42,10 @@ WEIR_INLINE ScanInput ScanInputOf(const SelectiveScanArgs& args,
 
 // State s of `index` after the token; rounded as decay_math.h says.
 WEIR_INLINE Vec ScanState(const ScanInput& input, Vec rate, Vec s, int index) {
-  const DecayVec decay = DecayVecOf(input.dt * rate);
-  const Vec change =
-      Fma(input.write, Broadcast(input.b[index]), decay.scale * s);
-  return Fma(decay.carry, s, change);
+  const Vec log2_decay = input.dt * rate;
+  const Vec scale = DecayVecOf(log2_decay).scale;
+  const Vec change = Fma(input.write, Broadcast(input.b[index]), scale * s);
+  return IsNearOne(log2_decay) ? change + s : change;
 }
 
 WEIR_INLINE void WriteScan(

@@ -24,6 +24,15 @@ WEIR_INLINE Vec ScaleByPowerOfTwo(Vec x, Vec n) {
 #endif
 }
 
+// x, but no less than `low`; NaN for NaN.
+WEIR_INLINE Vec AtLeast(Vec low, Vec x) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xFFFF, low, x);
+#else
+  return x < low ? low : x;
+#endif
+}
+
 // To the nearest whole number, for |x| < 2^22.
 WEIR_INLINE Vec Round(Vec x) {
   const Vec magic = Broadcast(0x1.8p23F);
@@ -33,7 +42,7 @@ WEIR_INLINE Vec Round(Vec x) {
 // 2^x for x <= 0, relative error below 2e-7; 0 far down, NaN for NaN.
 WEIR_INLINE Vec Exp2(Vec x) {
   const Vec low = Broadcast(-151.0F);
-  x = x < low ? low : x;
+  x = AtLeast(low, x);
   const Vec n = Round(x);
   const Vec f = x - n;
   Vec p = Broadcast(1.52527338e-5F);
@@ -51,7 +60,7 @@ WEIR_INLINE Vec Exp2(Vec x) {
 WEIR_INLINE Vec Exp(Vec x) {
   const Vec low = Broadcast(-104.0F);
   const Vec high = Broadcast(89.5F);
-  x = x < low ? low : x;
+  x = AtLeast(low, x);
   x = x > high ? high : x;
   const Vec n = Round(x * Broadcast(1.44269504F));
   // ln 2 in two parts; the first has so few bits that n times it is exact.
