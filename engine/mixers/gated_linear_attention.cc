@@ -33,8 +33,13 @@ std::vector<WeightSlot> GatedLinearAttention::Weights() {
   std::vector<WeightSlot> slots = qkv_.Weights();
   if (shape_.gate) slots.push_back(qkv_.Extra("g_proj.weight", 0, values()));
   slots.push_back(qkv_.Extra("gk_proj.0.weight", down_column_, kRank));
-  slots.push_back(decay_up_.Rows("gk_proj.1.weight", 0, keys()));
-  slots.push_back(decay_up_.Bias("gk_proj.1.bias", 0, keys()));
+  const int64_t stored = keys() / shape_.qkv.sharing;
+  for (WeightSlot slot : {decay_up_.Rows("gk_proj.1.weight", 0, stored),
+                          decay_up_.Bias("gk_proj.1.bias", 0, stored)}) {
+    slot.copies = shape_.qkv.sharing;
+    slot.block = shape_.qkv.key_dim;
+    slots.push_back(std::move(slot));
+  }
   slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
   slots.push_back({.name = shape_.gate && shape_.fused_norm
                                ? "g_norm_swish_gate.weight"

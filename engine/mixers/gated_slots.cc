@@ -33,7 +33,10 @@ GatedSlots::GatedSlots(const GatedSlotsShape& shape)
 std::vector<WeightSlot> GatedSlots::Weights() {
   const int64_t dim = shape_.qkv.key_dim;
   std::vector<WeightSlot> tensors = qkv_.Weights();
-  tensors.push_back(qkv_.Extra("f_proj.weight", 0, slots()));
+  tensors.push_back(
+      qkv_.Extra("f_proj.weight", 0, slots() / shape_.qkv.sharing));
+  tensors.back().copies = shape_.qkv.sharing;
+  tensors.back().block = shape_.slots;
   if (shape_.feature == SlotFeature::kLearned) {
     tensors.push_back({.name = "feature_map.layer.weight",
                        .shape = {dim, dim},

@@ -25,6 +25,10 @@ struct WeightSlot {
   // [C, 1, W] of a convolution, and tap w of channel c goes to
   // offset + w * taps_pitch + c.
   int64_t taps_pitch = 0;
+  // Each `block` of the outermost extent goes to as many places, one behind
+  // the other: heads that share what is stored once.
+  int64_t copies = 1;
+  int64_t block = 1;
 };
 
 // y [tokens, outputs] = x [tokens, inputs] weight^T + bias; weight

@@ -33,9 +33,11 @@ int64_t Mixed(const QkvShape& shape) {
 void ReadHeads(ConfigFields& fields, QkvShape& shape) {
   shape.heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
   shape.key_heads = shape.heads;
-  if (fields.Int("num_kv_heads", 1, kHeadsMax, shape.heads) != shape.heads) {
-    fields.Fail("num_kv_heads", "queries that share keys are not served");
+  const int64_t stored = fields.Int("num_kv_heads", 1, kHeadsMax, shape.heads);
+  if (shape.heads % stored != 0) {
+    fields.Fail("num_kv_heads", "does not divide num_heads");
   }
+  shape.sharing = static_cast<int32_t>(shape.heads / stored);
 }
 
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape) {
@@ -58,26 +60,39 @@ std::vector<WeightSlot> QkvProjection::Weights() {
     std::string name;
     int64_t first;
     int64_t channels;
+    int32_t copies;
+    int32_t block;
   };
   const int64_t written = shape_.writes * keys();
   std::vector<WeightSlot> slots;
   for (const Part& part :
-       {Part{"q", 0, keys()},
-        Part{"k", keys(), written},
-        Part{"v", keys() + written, shape_.writes * values()}}) {
-    slots.push_back(projection_.Rows(
-        part.name + "_proj.weight", part.first, part.channels));
+       {Part{"q", 0, keys(), 1, shape_.key_dim},
+        Part{"k", keys(), written, shape_.sharing, shape_.key_dim},
+        Part{"v",
+             keys() + written,
+             shape_.writes * values(),
+             shape_.sharing,
+             shape_.value_dim}}) {
+    const int64_t stored = part.channels / part.copies;
+    slots.push_back(
+        projection_.Rows(part.name + "_proj.weight", part.first, stored));
+    slots.back().copies = part.copies;
+    slots.back().block = part.block;
     if (shape_.conv_width == 0) continue;
     slots.push_back({.name = part.name + "_conv1d.weight",
-                     .shape = {part.channels, 1, shape_.conv_width},
+                     .shape = {stored, 1, shape_.conv_width},
                      .buffer = &conv_,
                      .offset = part.first,
-                     .taps_pitch = mixed()});
+                     .taps_pitch = mixed(),
+                     .copies = part.copies,
+                     .block = part.block});
     if (!shape_.conv_bias) continue;
     slots.push_back({.name = part.name + "_conv1d.bias",
-                     .shape = {part.channels},
+                     .shape = {stored},
                      .buffer = &conv_bias_,
-                     .offset = part.first});
+                     .offset = part.first,
+                     .copies = part.copies,
+                     .block = part.block});
   }
   return slots;
 }

@@ -18,17 +18,20 @@ namespace weir::engine {
 
 struct QkvShape {
   int32_t hidden = 0;
-  int32_t heads = 0;       // value heads
-  int32_t key_heads = 0;   // divides heads
-  int32_t key_dim = 0;     // K, of one head
-  int32_t value_dim = 0;   // V, of one head
-  int32_t writes = 1;      // keys and values of one token
+  int32_t heads = 0;      // value heads
+  int32_t key_heads = 0;  // divides heads
+  int32_t key_dim = 0;    // K, of one head
+  int32_t value_dim = 0;  // V, of one head
+  int32_t writes = 1;     // keys and values of one token
+  // Heads that share a key and a value in the checkpoint. Each has its own
+  // here, the same as its neighbours'.
+  int32_t sharing = 1;
   int32_t conv_width = 0;  // 0: no convolution
   bool conv_bias = false;
   bool silu = false;  // without a convolution, which brings its own
 };
 
-// Reads num_heads and num_kv_heads, of which there are as many.
+// Reads num_heads, and num_kv_heads, which divides it.
 void ReadHeads(ConfigFields& fields, QkvShape& shape);
 // Reads use_short_conv, conv_size and conv_bias.
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/model/weights.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -39,6 +40,27 @@ int64_t Elements(const std::vector<int64_t>& shape) {
   int64_t elements = 1;
   for (const int64_t extent : shape) elements *= extent;
   return elements;
+}
+
+// Where value i of a convolution's taps goes first.
+int64_t TapPlace(const WeightSlot& slot, int64_t i) {
+  const int64_t width = slot.shape.back();
+  const int64_t channel = i / width;
+  return i % width * slot.taps_pitch +
+         channel / slot.block * slot.copies * slot.block + channel % slot.block;
+}
+
+// Spreads the blocks that lie at the beginning of `values`, from the last on,
+// so that none is written over before it has been copied.
+void Spread(const WeightSlot& slot, int64_t elements, float* values) {
+  const int64_t size = elements / slot.shape.front() * slot.block;
+  for (int64_t b = slot.shape.front() / slot.block - 1; b >= 0; --b) {
+    for (int64_t copy = slot.copies - 1; copy >= 0; --copy) {
+      if (b + copy == 0) continue;
+      std::copy_n(
+          values + b * size, size, values + (b * slot.copies + copy) * size);
+    }
+  }
 }
 
 }  // namespace
@@ -85,14 +107,16 @@ absl::Status LoadWeights(const Checkpoint& checkpoint,
           checkpoint.Read(slot.name,
                           allow_nonfinite,
                           std::span<float>(to, static_cast<size_t>(elements))));
+      if (slot.copies > 1) Spread(slot, elements, to);
       continue;
     }
     taps.resize(static_cast<size_t>(elements));
     WEIR_RETURN_IF_ERROR(
         checkpoint.Read(slot.name, allow_nonfinite, std::span<float>(taps)));
-    const int64_t width = slot.shape.back();
     for (int64_t i = 0; i < elements; ++i) {
-      to[i % width * slot.taps_pitch + i / width] = taps[i];
+      for (int64_t copy = 0; copy < slot.copies; ++copy) {
+        to[TapPlace(slot, i) + copy * slot.block] = taps[i];
+      }
     }
   }
   return absl::OkStatus();

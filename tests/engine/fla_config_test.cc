@@ -111,7 +111,7 @@ TEST(ParseConfigTest, RefusesGlaValuesOutOfRangeByTheirKey) {
   ExpectRefused(ConfigOf("tests/golden/fla_gla"),
                 {
                     {"num_heads", "0"},
-                    {"num_kv_heads", "1"},
+                    {"num_kv_heads", "3"},
                     {"expand_k", "0.01"},
                     {"gate_logit_normalizer", "0"},
                     {"clamp_min", "1"},
@@ -137,7 +137,7 @@ TEST(ParseConfigTest, RefusesRetNetValuesOutOfRangeByTheirKey) {
   ExpectRefused(ConfigOf("tests/golden/fla_retnet"),
                 {
                     {"num_heads", "0"},
-                    {"num_kv_heads", "1"},
+                    {"num_kv_heads", "3"},
                     {"expand_k", "0.015625"},
                     {"expand_k", "0.046875"},
                     {"expand_v", "0"},
@@ -150,7 +150,7 @@ TEST(ParseConfigTest, RefusesLinearAttentionValuesOutOfRangeByTheirKey) {
   ExpectRefused(ConfigOf("tests/golden/fla_linear_attn"),
                 {
                     {"num_heads", "0"},
-                    {"num_kv_heads", "2"},
+                    {"num_kv_heads", "3"},
                     {"expand_v", "0.01"},
                     {"feature_map", "\"favor\""},
                     {"feature_map", "1"},

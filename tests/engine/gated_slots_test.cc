@@ -227,7 +227,7 @@ TEST(ParseConfigTest, RefusesGatedSlotsValuesOutOfRangeByTheirKey) {
   ExpectRefused(Config(),
                 {
                     {"num_heads", "0"},
-                    {"num_kv_heads", "1"},
+                    {"num_kv_heads", "3"},
                     {"num_slots", "0"},
                     {"num_slots", "1025"},
                     {"expand_k", "0"},

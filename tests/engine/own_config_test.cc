@@ -27,7 +27,7 @@ TEST(ParseConfigTest, RefusesSimpleGlaValuesOutOfRangeByTheirKey) {
   ExpectRefused(ConfigFor("weir_simple_gla"),
                 {
                     {"num_heads", "0"},
-                    {"num_kv_heads", "2"},
+                    {"num_kv_heads", "3"},
                     {"expand_k", "0.01"},
                     {"expand_v", "17"},
                     {"use_short_conv", "1"},
