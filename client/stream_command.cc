@@ -17,6 +17,7 @@
 #include "client/model_text.h"
 #include "client/session.h"
 #include "client/stream_report.h"
+#include "client/stream_text.h"
 #include "client/tool.h"
 
 namespace weir::client {
@@ -91,11 +92,12 @@ class StreamRun {
   // resume, those of the last append again, so that the server compares them.
   absl::Status OpenDocument() {
     const bool ids = flags_.ids || !start_.model.takes_text();
-    if (!ids && !IdsAreBytes(start_.model)) {
+    is_text_ = !ids && !IdsAreBytes(start_.model);
+    if (is_text_ && flags_.resume) {
       return absl::FailedPreconditionError(
+          "where a text goes on at a position is known to the tokenizer of " +
           start_.model.name() +
-          " has a tokenizer whose ids are not bytes: weir stream --ids sends "
-          "it token ids, weir chat and weir generate text");
+          " alone: --resume works with --ids, or give the rest of the text");
     }
     WEIR_ASSIGN_OR_RETURN(Document document,
                           Document::Open(flags_.file,
@@ -106,7 +108,7 @@ class StreamRun {
     start_.document = document_->name();
     start_.size_bytes = document_->size_bytes();
     from_ = start_.position;
-    is_bytes_ = !ids;
+    is_bytes_ = !ids && !is_text_;
     begin_ = flags_.resume ? flags_.begin : start_.position;
     if (begin_ > start_.position) {
       return absl::OutOfRangeError("the session is at position " +
@@ -164,7 +166,8 @@ class StreamRun {
     }
     read.tokens += lead;
     const absl::Time now = absl::Now();
-    if (read.tokens == 0 && read_to_ == report_->position()) {
+    // A text is answered before it is read on.
+    if (read.tokens == 0 && (is_text_ || read_to_ == report_->position())) {
       report_->AddIdle(now - before);
     }
     read_to_ += read.tokens;
@@ -178,11 +181,8 @@ class StreamRun {
     return is_bytes_ ? position - document_begin_ : document_->bytes();
   }
 
-  absl::Status Stream() {
-    report_ = std::make_unique<StreamReport>(
-        tool_.out(), tool_.json(), start_, absl::Now());
-    read_to_ = from_;
-    const absl::StatusOr<StreamTotals> totals = StreamAppend(
+  absl::StatusOr<StreamTotals> AppendTokens() {
+    return StreamAppend(
         *client_,
         start_.session_id,
         from_,
@@ -191,10 +191,45 @@ class StreamRun {
          .want_scores = !flags_.no_scores},
         [this](std::span<uint32_t> room) { return Read(room); },
         [this](const AppendedPart& part, const StreamTotals&) {
-          const absl::Time now = absl::Now();
-          report_->Add(part, BytesUntil(part.start + part.tokens), now);
-          report_->Refresh(now);
+          Answered(part, BytesUntil(part.start + part.tokens));
         });
+  }
+
+  absl::StatusOr<StreamTotals> AppendText() {
+    WEIR_ASSIGN_OR_RETURN(Session session,
+                          Session::Attach(*client_, start_.session_id));
+    const bool lead = std::exchange(send_start_token_, false);
+    if (lead) {
+      const uint32_t start = start_.model.start_token();
+      WEIR_RETURN_IF_ERROR(session.Append({&start, 1}).status());
+      Answered({.start = from_, .tokens = 1, .scores = {}}, 0);
+    }
+    WEIR_ASSIGN_OR_RETURN(
+        StreamTotals totals,
+        StreamText(
+            session,
+            {.want_scores = !flags_.no_scores},
+            [this](std::span<uint32_t> room) { return Read(room); },
+            [this](const AppendedPart& part, uint64_t bytes) {
+              text_bytes_ = bytes;
+              Answered(part, bytes);
+            }));
+    if (lead) ++totals.tokens;
+    return totals;
+  }
+
+  void Answered(const AppendedPart& part, uint64_t bytes) {
+    const absl::Time now = absl::Now();
+    report_->Add(part, bytes, now);
+    report_->Refresh(now);
+  }
+
+  absl::Status Stream() {
+    report_ = std::make_unique<StreamReport>(
+        tool_.out(), tool_.json(), start_, absl::Now());
+    read_to_ = from_;
+    const absl::StatusOr<StreamTotals> totals =
+        is_text_ ? AppendText() : AppendTokens();
     // What was measured before an error is worth a picture too.
     absl::Status plotted;
     if (!flags_.plot.empty()) plotted = report_->WritePlot(flags_.plot);
@@ -236,6 +271,13 @@ class StreamRun {
     return command;
   }
 
+  // Appends what the session has not read of the text.
+  std::string RestCommand() const {
+    return "tail -c +" + std::to_string(text_bytes_ + 1) + " " +
+           FormatShellWord(flags_.file) + " | " + tool_.Command() +
+           " stream - --session " + start_.session_id;
+  }
+
   // After an error: how to go on, if anything was appended; else the new
   // session is of no use.
   void After(const absl::Status& status) {
@@ -248,11 +290,13 @@ class StreamRun {
     if (tool_.json() || flags_.file == "-" || finished_) return;
     // What was refused for good would be refused again.
     const bool may_go_on =
-        ReasonOf(status).empty() || RetryDelayOf(status).has_value();
+        (ReasonOf(status).empty() && !absl::IsInvalidArgument(status)) ||
+        RetryDelayOf(status).has_value();
     const bool advanced = report_->position() > start_.position;
     if (!interrupted && !(advanced && may_go_on)) return;
-    tool_.out().Note("stopped at position " + FormatCount(report_->position()) +
-                     "; go on with: " + ResumeCommand() + "\n");
+    tool_.out().Note(
+        "stopped at position " + FormatCount(report_->position()) +
+        "; go on with: " + (is_text_ ? RestCommand() : ResumeCommand()) + "\n");
   }
 
   Tool& tool_;
@@ -262,6 +306,8 @@ class StreamRun {
   std::unique_ptr<Document> document_;
   std::unique_ptr<StreamReport> report_;
   bool is_bytes_ = true;
+  bool is_text_ = false;         // the server makes tokens of it
+  uint64_t text_bytes_ = 0;      // of the text, answered
   uint64_t begin_ = 0;           // position of the document, start token first
   uint64_t document_begin_ = 0;  // position of its first own token
   uint64_t from_ = 0;            // position of the first token that is sent
@@ -324,7 +370,7 @@ void AddStreamCommand(CLI::App& app, Tool& tool) {
                     "Do not send the model's start token first");
   command->add_flag("--ids",
                     flags->ids,
-                    "The document is token ids in decimal, not bytes; always "
+                    "The document is token ids in decimal, not text; always "
                     "so for models without text");
   command
       ->add_option(

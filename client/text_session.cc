@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "client/errors.h"
 #include "client/model_text.h"
+#include "client/stream_text.h"
 
 namespace weir::client {
 namespace {
@@ -18,17 +19,6 @@ constexpr uint32_t kBlock = 4096;
 // What the server tokenises itself is cut at a line's end: a token is of one
 // byte at the least, so that a block of so many has fewer than the limit.
 constexpr size_t kTextBlock = 32768;
-
-// The bytes of the block that `text` begins with, to the end of a line or, if
-// there is none, of a character.
-size_t BlockBytes(std::string_view text) {
-  if (text.size() <= kTextBlock) return text.size();
-  const size_t line = text.substr(0, kTextBlock).rfind('\n');
-  if (line != std::string_view::npos) return line + 1;
-  size_t bytes = kTextBlock;
-  while ((text[bytes] & 0xc0) == 0x80) --bytes;
-  return bytes;
-}
 
 }  // namespace
 
@@ -93,7 +83,7 @@ absl::Status TextSession::Say(std::string_view text) {
 
 absl::Status TextSession::SayText(std::string_view text) {
   while (!text.empty()) {
-    const size_t bytes = BlockBytes(text);
+    const size_t bytes = TextBlockBytes(text, kTextBlock);
     WEIR_RETURN_IF_ERROR(session_.AppendText(text.substr(0, bytes)).status());
     text.remove_prefix(bytes);
   }
