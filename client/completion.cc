@@ -13,7 +13,7 @@ using Source = ValueKind::Source;
 
 // The kind by the type name that help shows: FILE, ID, SHELL:{bash,zsh}, ...
 ValueKind KindOf(const std::string& type) {
-  if (type == "FILE" || type.starts_with("OUT")) {
+  if (type == "FILE" || type == "DIR" || type.starts_with("OUT")) {
     return {.source = Source::kFiles, .words = {}};
   }
   if (type == "ID") return {.source = Source::kSessions, .words = {}};
