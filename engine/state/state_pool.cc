@@ -98,7 +98,8 @@ absl::StatusOr<std::unique_ptr<StatePool>> StatePool::Create(StateSpec spec,
                                                        bytes,
                                                        " bytes"));
     }
-    // A wish: without it a step over many sessions misses the TLB at every page.
+    // A wish: without it a step over many sessions misses the TLB at every
+    // page.
     if (bytes >= kHugePageBytes) madvise(slab, bytes, MADV_HUGEPAGE);
     pool->slabs_.push_back(static_cast<float*>(slab));
     pool->strides_.push_back(stride);
