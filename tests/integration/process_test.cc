@@ -94,6 +94,9 @@ TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
   constexpr uint64_t kAppends = 6;
   grpc::ClientContext streaming;
   const auto stream = sessions->Stream(&streaming);
+  v1::GetSessionRequest get;
+  get.set_session_id("a");
+  v1::Session session;
   for (uint64_t n = 0; n < kAppends; ++n) {
     v1::StreamRequest request;
     *request.mutable_append() =
@@ -101,17 +104,15 @@ TEST(ProcessTest, ASecondSignalDoesNotWaitForTheDrain) {
     // The stream is read on whatever its answers will be.
     request.mutable_append()->set_want_scores(false);
     ASSERT_TRUE(stream->Write(request));
+    // The next would be refused if it found the queue full of those before it.
+    const uint64_t accepted = (n + 1) * 65'536;
+    for (int k = 0; k < 10'000 && session.position() < accepted; ++k) {
+      grpc::ClientContext getting;
+      ASSERT_TRUE(sessions->GetSession(&getting, get, &session).ok());
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    ASSERT_EQ(session.position(), accepted);
   }
-  v1::GetSessionRequest get;
-  get.set_session_id("a");
-  v1::Session session;
-  // The last of them has been accepted.
-  for (int n = 0; n < 10'000 && session.position() < kAppends * 65'536; ++n) {
-    grpc::ClientContext getting;
-    ASSERT_TRUE(sessions->GetSession(&getting, get, &session).ok());
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  ASSERT_EQ(session.position(), kAppends * 65'536);
   server.Signal(SIGTERM);
   EXPECT_THAT(server.Err("draining"), HasSubstr("draining"));
   const auto admin = v1::Admin::NewStub(grpc::CreateChannel(
