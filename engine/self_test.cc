@@ -14,13 +14,22 @@ namespace weir::engine {
 namespace {
 
 // More than a chunk, and some over.
-constexpr uint32_t kTokens = 96;
-constexpr int kDraws = 3;
+constexpr uint64_t kTokens = 96;
+constexpr uint64_t kDraws = 3;
 
+// Tokens that a state can take, of those wanted.
+uint64_t Within(const ModelInfo& model, uint64_t wanted) {
+  return model.positions_max == 0 ? wanted
+                                  : std::min(wanted, model.positions_max);
+}
+
+// As many as leave room for the draws.
 std::vector<uint32_t> SomeTokens(const ModelInfo& model) {
-  std::vector<uint32_t> tokens(kTokens);
-  for (uint32_t i = 0; i < kTokens; ++i) {
-    tokens[i] = static_cast<uint32_t>(uint64_t{i} * model.vocabulary / kTokens);
+  const uint64_t room = Within(model, kTokens + kDraws - 1);
+  const uint64_t count = room < kDraws ? 1 : room - (kDraws - 1);
+  std::vector<uint32_t> tokens(count);
+  for (uint64_t i = 0; i < count; ++i) {
+    tokens[i] = static_cast<uint32_t>(i * model.vocabulary / count);
   }
   if (model.start_token) tokens[0] = *model.start_token;
   return tokens;
@@ -60,7 +69,8 @@ absl::StatusOr<std::string> FirstNotFinite(Engine& engine, int32_t slot) {
 absl::Status Feed(Engine& engine, const std::string& model_dir, int32_t slot) {
   std::vector<uint32_t> tokens = SomeTokens(engine.model());
   uint32_t fed = 0;
-  for (int draw = 0; draw < kDraws; ++draw) {
+  const uint64_t draws = Within(engine.model(), kDraws);
+  for (uint64_t draw = 0; draw < draws; ++draw) {
     Row row;
     row.slot = slot;
     row.tokens = tokens;
