@@ -118,16 +118,20 @@ void MeasureStep(MixerBed& bed,
 }
 
 // A long row, beside torch's product.
+// more_flops: of a token's products with weights that are no projections.
 void MeasurePrefill(MixerBed& bed,
+                    int64_t more_flops,
                     TorchProducts& product,
                     const std::string& name,
                     nlohmann::json& result) {
   Require(bed.Hold(1, kPrefillTokens));
-  int64_t flops = 2 * bed.projection_weights();
+  int64_t flops = 2 * bed.projection_weights() + more_flops;
   {
     const RecurrentCalls noted;
     Require(bed.Forward(1, kPrefillTokens));
-    for (const RecurrentCall& call : noted.calls()) flops += call.chunk_flops();
+    for (const RecurrentCall& call : noted.calls()) {
+      flops += call.chunk_flops() / kPrefillTokens;
+    }
   }
   constexpr double kProductFlops = 2.0 * kSide * kSide * kPrefillTokens;
   product.Seconds(kPrefillTokens);
@@ -176,7 +180,8 @@ void Measure(const nlohmann::json& row,
   result[name + "_state_bytes"] = (*bed)->state_bytes();
   result[name + "_projection_bytes"] = 4 * (*bed)->projection_weights();
   MeasureStep(**bed, copy, name, result);
-  MeasurePrefill(**bed, product, name, result);
+  MeasurePrefill(
+      **bed, row.value("more_flops", int64_t{0}), product, name, result);
   MeasureDecode(**bed, 1, name, result);
   MeasureDecode(**bed, kTogether, name, result);
 }

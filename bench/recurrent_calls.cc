@@ -12,6 +12,7 @@ namespace {
 using engine::DecayKind;
 using engine::KernelTable;
 using engine::RecurrenceArgs;
+using engine::RunningSumArgs;
 using engine::SelectiveScanArgs;
 using engine::WkvArgs;
 
@@ -31,11 +32,16 @@ Noted& Notes() {
 
 // A loop cut over threads calls once with the first item.
 template <typename Args>
-void Note(const Args& args, int64_t begin, bool chunked) {
+void Note(Args args, int64_t begin, bool chunked) {
   if (begin != 0) return;
+  const auto rows = std::make_shared<std::vector<int32_t>>();
+  rows->insert(rows->end(), args.row_starts, args.row_starts + args.rows + 1);
+  rows->insert(rows->end(), args.slots, args.slots + args.rows);
+  args.row_starts = rows->data();
+  args.slots = rows->data() + args.rows + 1;
   Noted& noted = Notes();
   const std::lock_guard lock(noted.mutex);
-  noted.calls.push_back({args, chunked});
+  noted.calls.push_back({args, chunked, rows});
 }
 
 void Recurrent(const RecurrenceArgs& args, int64_t begin, int64_t end) {
@@ -51,6 +57,11 @@ void Chunk(const RecurrenceArgs& args,
   Notes().best.chunk(args, begin, end, scratch);
 }
 
+void RunningSum(const RunningSumArgs& args, int64_t begin, int64_t end) {
+  Note(args, begin, false);
+  Notes().best.running_sum(args, begin, end);
+}
+
 void Scan(const SelectiveScanArgs& args, int64_t begin, int64_t end) {
   Note(args, begin, false);
   Notes().best.selective_scan(args, begin, end);
@@ -62,7 +73,11 @@ void Wkv(const WkvArgs& args, int64_t begin, int64_t end) {
 }
 
 int64_t StateFloats(const RecurrenceArgs& args) {
-  return int64_t{args.rows} * args.heads * args.key_dim * args.value_dim;
+  const int64_t parts = args.rest == nullptr ? 1 : 2;
+  return parts * args.rows * args.heads * args.key_dim * args.value_dim;
+}
+int64_t StateFloats(const RunningSumArgs& args) {
+  return int64_t{2} * args.rows * args.heads * args.dim;
 }
 int64_t StateFloats(const SelectiveScanArgs& args) {
   return int64_t{args.rows} * args.channels * args.states;
@@ -79,6 +94,13 @@ void Run(const RecurrenceArgs& args, bool chunked) {
                         if (chunked)
                           return engine::RecurrenceChunk(args, begin, end);
                         engine::RecurrenceRecurrent(args, begin, end);
+                      });
+}
+void Run(const RunningSumArgs& args, bool) {
+  engine::ParallelFor(int64_t{args.rows} * args.heads,
+                      int64_t{4} * args.dim,
+                      [&](int64_t begin, int64_t end) {
+                        engine::RunningSum(args, begin, end);
                       });
 }
 void Run(const SelectiveScanArgs& args, bool) {
@@ -113,7 +135,8 @@ int64_t RecurrentCall::chunk_flops() const {
   } else if (a->a.data != nullptr || a->beta.data != nullptr) {
     fmas = 2 * chunk * (key + value) + 3 * key * value;
   }
-  return 2 * a->heads * fmas;
+  const int64_t tokens = a->row_starts[a->rows] - a->row_starts[0];
+  return 2 * a->heads * fmas * tokens;
 }
 
 void RecurrentCall::Repeat() const {
@@ -125,6 +148,7 @@ RecurrentCalls::RecurrentCalls() {
   noted.calls.clear();
   noted.noting.recurrent = Recurrent;
   noted.noting.chunk = Chunk;
+  noted.noting.running_sum = RunningSum;
   noted.noting.selective_scan = Scan;
   noted.noting.wkv = Wkv;
   engine::ForceKernelTable(&noted.noting);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/kernels/recurrence.h"
+#include "engine/kernels/running_sum.h"
 #include "engine/kernels/selective_scan.h"
 #include "engine/kernels/wkv.h"
 
@@ -21,14 +22,17 @@ namespace weir::bench {
 
 struct RecurrentCall {
   std::variant<engine::RecurrenceArgs,
+               engine::RunningSumArgs,
                engine::SelectiveScanArgs,
                engine::WkvArgs>
       args;
   bool chunked = false;
+  // The rows' starts and slots, which a mixer may have made for the call.
+  std::shared_ptr<const std::vector<int32_t>> rows = {};
 
   // Bytes of the states that it reads, and again writes.
   int64_t state_bytes() const;
-  // FLOPs of its matrix products for one token of each row: with C tokens a
+  // FLOPs of its matrix products for all its tokens, for each: with C tokens a
   // chunk, 64 or, where each channel has its own decay, 16, and per head
   //   C (K + V) + 2 K V multiplications and additions as linear attention,
   //   2 C (K + V) + 3 K V with the delta rule or a correction along the key,

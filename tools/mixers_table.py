@@ -6,10 +6,11 @@
     tools/mixers_table.py --check   say whether what is committed is what this would write
 
 Its rows are bench/mixers.json's, one a mixer, and every family of the registry must be
-among them; its tests are those of tests/golden/ and tests/conformance/; its
+among them; its tests are those of tests/golden/, tests/conformance/ and tests/engine/; its
 numbers are bench/results/cpu.json's, which ./run bench measures.
 """
 
+import collections
 import json
 import pathlib
 import re
@@ -35,8 +36,11 @@ TAIL = """
 ## What the tests hold
 
 Golden tests compare the logits and the greedy continuation with those of the authors' own code, in one append and in
-appends of 256, 100, 7 and 1 tokens alike (`ctest --test-dir build -L golden`). Conformance tests compare the kernels,
-recurrent and chunked, with an fp64 reference ([numerics.md](numerics.md), `ctest --test-dir build -L conformance`).
+appends of 256, 100, 7 and 1 tokens alike (`ctest --test-dir build -L golden`). The mixer suite
+(`weir_conformance_mixer_*`) compares whole mixers, in as many configurations as the table says, and the other tests of
+`ctest --test-dir build -L conformance` the kernels, recurrent and chunked, with an fp64 reference
+([numerics.md](numerics.md)). Where nothing is published to compare with, a test of `-L engine` holds the mixer against
+the formula in fp64.
 
 transformers 5.17 cannot itself be the measure of an append of several tokens to a session: for five families (`mamba`,
 `falcon_mamba`, `jamba`, `zamba`, `recurrent_gemma`) its multi-token append ignores the state that is held, and its
@@ -51,10 +55,12 @@ state's size. The field's own answer is the hybrid, three to six recurrent layer
 ([2507.06457](https://arxiv.org/abs/2507.06457)), which this server does not serve.
 
 - Deployed widely, mostly within hybrids: Gated DeltaNet, KDA, Mamba-2; RWKV-7 alone.
-- Deployed, more narrowly: Mamba-1, mLSTM.
-- Research baselines with published weights: GLA, DeltaNet, HGRN2, RetNet, RWKV-6; RWKV-4 is superseded by its
-  successors.
-- Of historical weight: the Linear Transformer and its kin; their recall lies well below the first group's.
+- Deployed, more narrowly: Lightning, Mamba-1, mLSTM.
+- Research baselines with published weights: GLA, GSA, DeltaNet, HGRN2, RetNet, RWKV-6; RWKV-4 is superseded by
+  its successors.
+- Of historical weight: the Linear Transformer, the Performer, Linformer; their recall lies well below the first
+  group's. A causal Linformer's weights must be trained in that form, and it ends at `n_max` positions.
+- Young, without published models: GDN-2, Gated DeltaProduct at scale.
 
 A model that was trained on short documents goes on beyond them at no further cost, but not always well: GetModel says
 the trained length where the checkpoint does.
@@ -71,31 +77,43 @@ def registry():
 
 
 def golden():
-    """model_type -> the folders of tests/golden/, all of which are tested."""
+    """model_type -> the folders of tests/golden/, all of which its test reads."""
     folders = {}
-    for scores in sorted((ROOT / "tests/golden").glob("*/golden.safetensors")):
-        config = json.loads((scores.parent / "config.json").read_text(encoding="utf-8"))
-        folders.setdefault(config["model_type"], []).append(scores.parent.name)
+    for file in sorted((ROOT / "tests/golden").glob("*/golden.safetensors")):
+        config = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
+        folders.setdefault(config["model_type"], []).append(file.parent.name)
     return folders
 
 
-def conformance():
-    text = (ROOT / "tests/conformance/CMakeLists.txt").read_text(encoding="utf-8")
-    return set(re.findall(r"weir_test\((\w+)", text))
+def suite():
+    """model_type -> how many rows the suite of whole mixers has of it."""
+    text = (ROOT / "tests/conformance/mixer_rows.cc").read_text(encoding="utf-8")
+    return collections.Counter(re.findall(r'"model_type": "(\w+)"', text))
+
+
+def tests():
+    """The names of the tests of kernels and engine."""
+    names = set()
+    for folder in ("conformance", "engine"):
+        text = (ROOT / "tests" / folder / "CMakeLists.txt").read_text(encoding="utf-8")
+        names.update(re.findall(r"weir_test\((\w+)\s", text))
+        for listed, pattern in re.findall(r"foreach\(name ([\w ]+)\)\s*weir_test\((\S+)", text):
+            names.update(pattern.replace("${name}", name) for name in listed.split())
+    return names
 
 
 def problems(rows, folders):
     """What is missing or of no use, as sentences."""
-    served, tests = registry(), conformance()
+    served, known = registry(), tests()
     told = {family for row in rows for family in row["model_types"]}
     found = [f"bench/mixers.json has no row for {family}" for family in sorted(served - told)]
     found += [f"{family} is not in the registry" for family in sorted(told - served)]
     found += [f"no row for the golden tests of {family}" for family in sorted(set(folders) - told)]
     for row in rows:
-        found += [f"{row['name']}: no test {test}" for test in row["suite"] if test not in tests]
+        found += [f"{row['name']}: no test {test}" for test in row["suite"] if test not in known]
         if not any(family in folders for family in row["model_types"]) and not row["suite"]:
             found.append(f"{row['name']}: no test proves it")
-    if not served or not folders or not tests:
+    if not served or not folders or not known:
         found.append("nothing was found where it was looked for")
     return found
 
@@ -130,11 +148,15 @@ def page(rows, folders, results):
             f"{get('step_share_of_copy', share)} | {get('prefill_share_of_gemm', share)} | {'; '.join(speeds)} |")
     out += table("mixer | state, bytes | FLOPs a token | weights, bytes | step | prefill | tokens/s: 1; 16; prefill", lines)
     lines = []
+    whole_mixers = suite()
     for row in rows:
         names = [name for family in row["model_types"] for name in folders.get(family, [])]
-        tests = [f"golden `{name}`" for name in names] + [f"`{test}`" for test in row["suite"]]
+        proofs = ["golden " + ", ".join(f"`{name}`" for name in names)] if names else []
+        count = sum(whole_mixers[family] for family in row["model_types"])
+        proofs += [f"the mixer suite ({count})"] if count else []
+        proofs += [f"`{test}`" for test in row["suite"]]
         families = ", ".join(f"`{family}`" for family in row["model_types"])
-        lines.append(f"| {row['title']} | {families} | {row['formats']} | {', '.join(tests)} |")
+        lines.append(f"| {row['title']} | {families} | {row['formats']} | {'; '.join(proofs)} |")
     out += table("mixer | model_type | checkpoints of | tests", lines)
     return "\n".join(out) + "\n" + TAIL
 
