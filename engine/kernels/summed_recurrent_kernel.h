@@ -22,7 +22,8 @@ namespace weir::engine {
 namespace {
 
 // Token t through the kRows rows of S and r; `row` is the first one's channel.
-template <int kRows>
+// kPrefetch asks for later rows while these are written.
+template <int kRows, bool kPrefetch>
 WEIR_INLINE void SummedStepRows(
     const Segment& a, int t, int row, float* s, float* rest) {
   const int dim = a.key_dim;
@@ -46,6 +47,10 @@ WEIR_INLINE void SummedStepRows(
           const WkvSum sum = TwoSum(carry * x, change);
           StoreN(s + at, sum.high, n);
           StoreN(rest + at, sum.low, n);
+          if (kPrefetch) {
+            __builtin_prefetch(s + at + kPrefetchFloats, 1);
+            __builtin_prefetch(rest + at + kPrefetchFloats, 1);
+          }
           dot[r] = Fma(sum.high, query, dot[r]);
         }
       });
@@ -61,13 +66,16 @@ void SummedStepSegment(const Segment& a,
   const int64_t dim = a.key_dim;
   int row = 0;
   for (; row + 4 <= value_dim; row += 4) {
-    for (int t = 0; t < a.tokens; ++t) {
-      SummedStepRows<4>(a, t, row, state + row * dim, rest + row * dim);
+    float* s = state + row * dim;
+    float* r = rest + row * dim;
+    SummedStepRows<4, true>(a, 0, row, s, r);
+    for (int t = 1; t < a.tokens; ++t) {
+      SummedStepRows<4, false>(a, t, row, s, r);
     }
   }
   for (; row < value_dim; ++row) {
     for (int t = 0; t < a.tokens; ++t) {
-      SummedStepRows<1>(a, t, row, state + row * dim, rest + row * dim);
+      SummedStepRows<1, false>(a, t, row, state + row * dim, rest + row * dim);
     }
   }
 }
