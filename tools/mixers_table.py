@@ -30,6 +30,10 @@ without the norms and the MLP of a layer: {machine}, {date}, `./run bench`.
 - Step: the recurrent step over states beyond the caches, share of the rate at which memory of that size is copied.
 - Prefill: of 2,048 tokens, share of what torch's product of 1,024 × 1,024 matrices reaches.
 - Tokens/s: of one session; of 16 that are stepped together; of a prefill.
+
+Memory bounds the step of most mixers. Arithmetic bounds that of Mamba-1 and Falcon-Mamba, which take an exponential for
+each number of their state, and weighs as much as memory in RWKV-4, which takes two exponentials and exact sums a
+channel, and in Gated DeltaProduct, which updates its state n times a token.
 """
 
 TAIL = """
