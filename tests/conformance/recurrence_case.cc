@@ -269,7 +269,9 @@ double RelativeRmse(const std::vector<float>& got,
 }
 
 bool BitEqual(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() &&
+  if (a.size() != b.size()) return false;
+  // memcmp takes no null, not even of no bytes.
+  return a.empty() ||
          std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
