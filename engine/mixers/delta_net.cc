@@ -2,13 +2,11 @@
 #include "engine/mixers/delta_net.h"
 
 #include <algorithm>
-#include <cstddef>
 #include <memory>
 #include <utility>
 
 #include "engine/kernels/activation.h"
 #include "engine/mixers/fla_decoder.h"
-#include "engine/mixers/parallel.h"
 
 namespace weir::engine {
 
@@ -17,8 +15,8 @@ DeltaNet::DeltaNet(const DeltaNetShape& shape)
       b_column_(shape.gate ? int64_t{shape.qkv.heads} * shape.qkv.value_dim
                            : 0),
       qkv_(shape.qkv, b_column_ + (shape.beta ? shape.qkv.heads : 0)),
-      out_projection_(qkv_.values(), shape.qkv.hidden, false),
-      norm_(shape.qkv.value_dim),
+      output_(
+          shape.qkv, shape.eps, shape.gate ? GateKind::kSilu : GateKind::kNone),
       no_decay_(shape.qkv.heads, 0.0F) {}
 
 std::vector<WeightSlot> DeltaNet::Weights() {
@@ -27,19 +25,12 @@ std::vector<WeightSlot> DeltaNet::Weights() {
     slots.push_back(qkv_.Extra("b_proj.weight", b_column_, shape_.qkv.heads));
   }
   if (shape_.gate) slots.push_back(qkv_.Extra("g_proj.weight", 0, values()));
-  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
-  slots.push_back({.name = "o_norm.weight",
-                   .shape = {shape_.qkv.value_dim},
-                   .buffer = &norm_});
+  for (WeightSlot& slot : output_.Weights()) slots.push_back(std::move(slot));
   return slots;
 }
 
 std::vector<StateTensor> DeltaNet::State() const {
-  const QkvShape& qkv = shape_.qkv;
-  std::vector<StateTensor> tensors = {
-      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, qkv.key_dim}}};
-  for (StateTensor& tensor : qkv_.State()) tensors.push_back(std::move(tensor));
-  return tensors;
+  return qkv_.RecurrentState();
 }
 
 int64_t DeltaNet::workspace_floats() const {
@@ -71,35 +62,11 @@ void DeltaNet::Forward(const MixerInput& input,
     Activate(Activation::kSigmoid, to, heads);
     for (int32_t h = 0; h < heads; ++h) to[h] *= scale;
   }
-  RunRecurrence(batch,
-                {.heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = shape_.qkv.value_dim,
-                 .q = {qkv.q, qkv.stride},
-                 .k = {qkv.k, qkv.stride},
-                 .v = {qkv.v, qkv.stride},
-                 .log2_decay = {no_decay_.data(), 0},
-                 .beta = {beta, heads},
-                 .out = mixed_out,
-                 .out_stride = values(),
-                 .state = input.state.pool->base(input.state.first),
-                 .state_stride = input.state.pool->stride(input.state.first)});
-  const GatedNormArgs norm = {
-      .groups = heads,
-      .width = shape_.qkv.value_dim,
-      .x = {mixed_out, values()},
-      .z = extra,
-      .weight = norm_.data(),
-      .shared_weight = true,
-      .eps = shape_.eps,
-      .gate = shape_.gate ? GateKind::kSilu : GateKind::kNone,
-      .order = GateOrder::kAfterNorm,
-      .out = mixed_out};
-  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
-    GatedNorm(norm, begin, end);
-  });
-  out_projection_.Forward(mixed_out, tokens, out);
+  RecurrenceArgs recurrence = qkv_.Recurrence(input, qkv, mixed_out);
+  recurrence.log2_decay = {no_decay_.data(), 0};
+  recurrence.beta = {beta, heads};
+  RunRecurrence(batch, recurrence);
+  output_.Forward({mixed_out, values()}, extra, tokens, mixed_out, out);
 }
 
 void ReadDeltaNet(ConfigFields& fields, DecoderSpec& spec) {

@@ -15,6 +15,7 @@
 
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -47,8 +48,7 @@ class DeltaNet final : public Mixer {
   const DeltaNetShape shape_;
   const int64_t b_column_;  // behind the gate's
   QkvProjection qkv_;
-  Linear out_projection_;
-  Buffer norm_;                        // [V]
+  HeadOutput output_;
   const std::vector<float> no_decay_;  // [heads]
 };
 

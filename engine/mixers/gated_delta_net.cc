@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/mixers/gated_delta_net.h"
 
-#include <cstddef>
 #include <memory>
 #include <string>
+#include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
 
@@ -25,10 +24,9 @@ GatedDeltaNet::GatedDeltaNet(const GatedDeltaNetShape& shape)
       a_column_(GateColumns(shape)),
       b_column_(a_column_ + shape.qkv.heads),
       qkv_(shape.qkv, b_column_ + shape.qkv.heads),
-      out_projection_(qkv_.values(), shape.qkv.hidden, false),
+      output_(shape.qkv, shape.eps, shape.gate),
       a_log_(shape.qkv.heads),
-      dt_bias_(shape.qkv.heads),
-      norm_(shape.qkv.value_dim) {}
+      dt_bias_(shape.qkv.heads) {}
 
 std::vector<WeightSlot> GatedDeltaNet::Weights() {
   const int64_t heads = shape_.qkv.heads;
@@ -38,21 +36,14 @@ std::vector<WeightSlot> GatedDeltaNet::Weights() {
   if (shape_.gate != GateKind::kNone) {
     slots.push_back(qkv_.Extra("g_proj.weight", 0, values()));
   }
-  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
   slots.push_back({.name = "A_log", .shape = {heads}, .buffer = &a_log_});
   slots.push_back({.name = "dt_bias", .shape = {heads}, .buffer = &dt_bias_});
-  slots.push_back({.name = "o_norm.weight",
-                   .shape = {shape_.qkv.value_dim},
-                   .buffer = &norm_});
+  for (WeightSlot& slot : output_.Weights()) slots.push_back(std::move(slot));
   return slots;
 }
 
 std::vector<StateTensor> GatedDeltaNet::State() const {
-  const QkvShape& qkv = shape_.qkv;
-  std::vector<StateTensor> tensors = {
-      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, qkv.key_dim}}};
-  for (StateTensor& tensor : qkv_.State()) tensors.push_back(std::move(tensor));
-  return tensors;
+  return qkv_.RecurrentState();
 }
 
 int64_t GatedDeltaNet::workspace_floats() const {
@@ -86,34 +77,11 @@ void GatedDeltaNet::Forward(const MixerInput& input,
   ParallelFor(tokens, int64_t{32} * heads, [&](int64_t begin, int64_t end) {
     DeltaGates(gates, begin, end);
   });
-  RunRecurrence(batch,
-                {.heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = shape_.qkv.value_dim,
-                 .q = {qkv.q, qkv.stride},
-                 .k = {qkv.k, qkv.stride},
-                 .v = {qkv.v, qkv.stride},
-                 .log2_decay = {log2_decay, heads},
-                 .beta = {beta, heads},
-                 .out = mixed_out,
-                 .out_stride = values(),
-                 .state = input.state.pool->base(input.state.first),
-                 .state_stride = input.state.pool->stride(input.state.first)});
-  const GatedNormArgs norm = {.groups = heads,
-                              .width = shape_.qkv.value_dim,
-                              .x = {mixed_out, values()},
-                              .z = extra,
-                              .weight = norm_.data(),
-                              .shared_weight = true,
-                              .eps = shape_.eps,
-                              .gate = shape_.gate,
-                              .order = GateOrder::kAfterNorm,
-                              .out = mixed_out};
-  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
-    GatedNorm(norm, begin, end);
-  });
-  out_projection_.Forward(mixed_out, tokens, out);
+  RecurrenceArgs recurrence = qkv_.Recurrence(input, qkv, mixed_out);
+  recurrence.log2_decay = {log2_decay, heads};
+  recurrence.beta = {beta, heads};
+  RunRecurrence(batch, recurrence);
+  output_.Forward({mixed_out, values()}, extra, tokens, mixed_out, out);
 }
 
 void ReadGatedDeltaNet(ConfigFields& fields, DecoderSpec& spec) {
@@ -121,19 +89,7 @@ void ReadGatedDeltaNet(ConfigFields& fields, DecoderSpec& spec) {
   GatedDeltaNetShape shape;
   shape.qkv.hidden = spec.hidden;
   shape.eps = spec.norm.eps;
-  shape.qkv.key_heads =
-      static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
-  shape.qkv.heads = static_cast<int32_t>(
-      fields.Int("num_v_heads", 1, kHeadsMax, shape.qkv.key_heads));
-  if (shape.qkv.heads % shape.qkv.key_heads != 0) {
-    fields.Fail("num_v_heads",
-                absl::StrCat(shape.qkv.heads,
-                             " is no multiple of num_heads, ",
-                             shape.qkv.key_heads));
-  }
-  shape.qkv.key_dim =
-      static_cast<int32_t>(fields.Int("head_dim", 1, kHeadDimMax));
-  shape.qkv.value_dim = ScaledDim(fields, "expand_v", 2.0, shape.qkv.key_dim);
+  ReadValueHeads(fields, 2.0, shape.qkv);
   ReadConvolution(fields, true, shape.qkv);
   shape.qkv.silu = true;
   const std::string gate = fields.OneOf(

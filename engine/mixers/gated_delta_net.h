@@ -16,6 +16,7 @@
 
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -49,10 +50,9 @@ class GatedDeltaNet final : public Mixer {
   const int64_t a_column_;
   const int64_t b_column_;
   QkvProjection qkv_;
-  Linear out_projection_;
+  HeadOutput output_;
   Buffer a_log_;    // [heads]
   Buffer dt_bias_;  // [heads]
-  Buffer norm_;     // [V]
 };
 
 // flash-linear-attention's model_type gated_deltanet.

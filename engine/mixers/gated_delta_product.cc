@@ -2,11 +2,9 @@
 #include "engine/mixers/gated_delta_product.h"
 
 #include <algorithm>
-#include <cstddef>
 #include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/kernels/activation.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/fla_decoder.h"
@@ -30,10 +28,10 @@ GatedDeltaProduct::GatedDeltaProduct(const GatedDeltaProductShape& shape)
       a_column_(GateColumns(shape)),
       b_column_(a_column_ + DecayColumns(shape)),
       qkv_(shape.qkv, b_column_ + int64_t{shape.qkv.writes} * shape.qkv.heads),
-      out_projection_(values(), shape.qkv.hidden, false),
+      output_(
+          shape.qkv, shape.eps, shape.gate ? GateKind::kSilu : GateKind::kNone),
       a_log_(DecayColumns(shape)),
-      dt_bias_(DecayColumns(shape)),
-      norm_(shape.qkv.value_dim) {}
+      dt_bias_(DecayColumns(shape)) {}
 
 std::vector<WeightSlot> GatedDeltaProduct::Weights() {
   const int64_t heads = shape_.qkv.heads;
@@ -45,19 +43,12 @@ std::vector<WeightSlot> GatedDeltaProduct::Weights() {
     slots.push_back({.name = "dt_bias", .shape = {heads}, .buffer = &dt_bias_});
   }
   if (shape_.gate) slots.push_back(qkv_.Extra("g_proj.weight", 0, values()));
-  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
-  slots.push_back({.name = "o_norm.weight",
-                   .shape = {shape_.qkv.value_dim},
-                   .buffer = &norm_});
+  for (WeightSlot& slot : output_.Weights()) slots.push_back(std::move(slot));
   return slots;
 }
 
 std::vector<StateTensor> GatedDeltaProduct::State() const {
-  const QkvShape& qkv = shape_.qkv;
-  std::vector<StateTensor> tensors = {
-      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, qkv.key_dim}}};
-  for (StateTensor& tensor : qkv_.State()) tensors.push_back(std::move(tensor));
-  return tensors;
+  return qkv_.RecurrentState();
 }
 
 int64_t GatedDeltaProduct::write_floats() const {
@@ -152,36 +143,17 @@ void GatedDeltaProduct::Forward(const MixerInput& input,
   Batch stretched = batch;
   stretched.tokens = tokens * writes();
   stretched.row_starts = row_starts.data();
-  RunRecurrence(stretched,
-                {.heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = shape_.qkv.value_dim,
-                 .q = {to.q, qkv_.keys()},
-                 .k = {to.k, qkv_.keys()},
-                 .v = {to.v, values()},
-                 .log2_decay = {to.log2_decay, heads},
-                 .beta = {to.beta, heads},
-                 .out = to.out,
-                 .out_stride = values(),
-                 .state = input.state.pool->base(input.state.first),
-                 .state_stride = input.state.pool->stride(input.state.first)});
+  RecurrenceArgs recurrence = qkv_.Recurrence(input, qkv, to.out);
+  recurrence.q = {to.q, qkv_.keys()};
+  recurrence.k = {to.k, qkv_.keys()};
+  recurrence.v = {to.v, values()};
+  recurrence.log2_decay = {to.log2_decay, heads};
+  recurrence.beta = {to.beta, heads};
+  RunRecurrence(stretched, recurrence);
   // The values are read no more; their place takes the norm's output.
-  const GatedNormArgs norm = {
-      .groups = heads,
-      .width = shape_.qkv.value_dim,
-      .x = {to.out + (writes() - 1) * values(), writes() * values()},
-      .z = qkv.extra,
-      .weight = norm_.data(),
-      .shared_weight = true,
-      .eps = shape_.eps,
-      .gate = shape_.gate ? GateKind::kSilu : GateKind::kNone,
-      .order = GateOrder::kAfterNorm,
-      .out = to.v};
-  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
-    GatedNorm(norm, begin, end);
-  });
-  out_projection_.Forward(to.v, tokens, out);
+  const TokenRows last = {to.out + (writes() - 1) * values(),
+                          writes() * values()};
+  output_.Forward(last, qkv.extra, tokens, to.v, out);
 }
 
 void ReadGatedDeltaProduct(ConfigFields& fields, DecoderSpec& spec) {
@@ -190,17 +162,7 @@ void ReadGatedDeltaProduct(ConfigFields& fields, DecoderSpec& spec) {
   shape.eps = spec.norm.eps;
   QkvShape& qkv = shape.qkv;
   qkv.hidden = spec.hidden;
-  qkv.key_heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
-  qkv.heads = static_cast<int32_t>(
-      fields.Int("num_v_heads", 1, kHeadsMax, qkv.key_heads));
-  if (qkv.heads % qkv.key_heads != 0) {
-    fields.Fail(
-        "num_v_heads",
-        absl::StrCat(
-            qkv.heads, " is no multiple of num_heads, ", qkv.key_heads));
-  }
-  qkv.key_dim = static_cast<int32_t>(fields.Int("head_dim", 1, kHeadDimMax));
-  qkv.value_dim = ScaledDim(fields, "expand_v", 2.0, qkv.key_dim);
+  ReadValueHeads(fields, 2.0, qkv);
   qkv.writes =
       static_cast<int32_t>(fields.Int("num_householder", 1, kWritesMax, 1));
   ReadConvolution(fields, true, qkv);

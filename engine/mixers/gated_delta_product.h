@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -73,10 +74,9 @@ class GatedDeltaProduct final : public Mixer {
   const int64_t a_column_;
   const int64_t b_column_;
   QkvProjection qkv_;
-  Linear out_projection_;
+  HeadOutput output_;
   Buffer a_log_;    // [heads]
   Buffer dt_bias_;  // [heads]
-  Buffer norm_;     // [V]
 };
 
 // flash-linear-attention's model_type gated_deltaproduct.

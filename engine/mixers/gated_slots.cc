@@ -99,7 +99,7 @@ void GatedSlots::Feature(const float* x,
   }
   if (learned) {
     const int64_t dim = shape_.qkv.key_dim;
-    MatMul(copy,
+    MatMul({copy, dim},
            tokens * shape_.qkv.heads,
            dim,
            feature_.data(),

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -52,13 +53,6 @@ class Gdn2 final : public Mixer {
     return int64_t{shape_.qkv.heads} * shape_.qkv.key_dim;
   }
 
-  // f, and the output's gate.
-  void LowRank(TokenRows extra,
-               int64_t tokens,
-               float* middle,
-               float* f,
-               float* gate) const;
-
   const Gdn2Shape shape_;
   // Columns behind q, k and v: F_0's, then G_0's, then b's, then w's.
   const int64_t b_column_;
@@ -66,10 +60,9 @@ class Gdn2 final : public Mixer {
   QkvProjection qkv_;
   Linear decay_up_;  // F_1
   Linear gate_up_;   // G_1
-  Linear out_projection_;
+  HeadOutput output_;
   Buffer a_log_;    // [key_heads]
   Buffer dt_bias_;  // [key_heads, K]
-  Buffer norm_;     // [V]
 };
 
 // Our own model_type weir_gdn2: docs/checkpoints.md.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -54,10 +55,9 @@ class Kda final : public Mixer {
   QkvProjection qkv_;
   Linear decay_up_;  // F_1
   Linear gate_up_;   // G_1
-  Linear out_projection_;
+  HeadOutput output_;
   Buffer a_log_;    // [heads]
   Buffer dt_bias_;  // [heads, K]
-  Buffer norm_;     // [V]
 };
 
 // flash-linear-attention's model_type kda.

@@ -28,8 +28,8 @@ constexpr int64_t kTurnedTokensMax = 32;
 constexpr int64_t kTurnedWeightsMin = int64_t{1} << 19;
 constexpr int64_t kBlock = 16;  // a cache line of floats
 
-// to [columns, rows] = from [rows, columns]^T.
-void Transpose(const float* from, int64_t rows, int64_t columns, float* to) {
+// to [columns, rows] = from [rows][columns]^T.
+void Transpose(TokenRows from, int64_t rows, int64_t columns, float* to) {
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
   ParallelFor(blocks, kBlock * columns, [&](int64_t begin, int64_t end) {
     const int64_t last_row = std::min(end * kBlock, rows);
@@ -37,7 +37,7 @@ void Transpose(const float* from, int64_t rows, int64_t columns, float* to) {
       const int64_t row_end = std::min(row + kBlock, last_row);
       for (int64_t column = 0; column < columns; ++column) {
         for (int64_t r = row; r < row_end; ++r) {
-          to[column * rows + r] = from[r * columns + column];
+          to[column * rows + r] = from.data[r * from.stride + column];
         }
       }
     }
@@ -45,7 +45,7 @@ void Transpose(const float* from, int64_t rows, int64_t columns, float* to) {
 }
 
 // y^T = W x^T.
-void MatMulTurned(const float* x,
+void MatMulTurned(TokenRows x,
                   int64_t tokens,
                   int64_t inputs,
                   const at::Tensor& w,
@@ -59,7 +59,7 @@ void MatMulTurned(const float* x,
   Transpose(x, tokens, inputs, x_turned.data());
   at::Tensor out = View(y_turned.data(), {outputs, tokens});
   at::mm_out(out, w, View(x_turned.data(), {inputs, tokens}));
-  Transpose(y_turned.data(), outputs, tokens, y);
+  Transpose({y_turned.data(), tokens}, outputs, tokens, y);
 }
 
 void AddBias(const float* bias, int64_t tokens, int64_t outputs, float* y) {
@@ -75,7 +75,7 @@ bool IsTurned(int64_t tokens, int64_t inputs, int64_t outputs) {
 
 }  // namespace
 
-void MatMul(const float* x,
+void MatMul(TokenRows x,
             int64_t tokens,
             int64_t inputs,
             const float* weight,
@@ -85,12 +85,17 @@ void MatMul(const float* x,
   const at::Tensor w = View(weight, {outputs, inputs});
   if (tokens == 1) {
     at::Tensor out = View(y, {outputs});
-    at::mv_out(out, w, View(x, {inputs}));
+    at::mv_out(out, w, View(x.data, {inputs}));
   } else if (IsTurned(tokens, inputs, outputs)) {
     MatMulTurned(x, tokens, inputs, w, outputs, y);
   } else {
     at::Tensor out = View(y, {tokens, outputs});
-    at::mm_out(out, View(x, {tokens, inputs}), w.t());
+    // Its rows as they lie: the library takes what parts them.
+    const at::Tensor rows = at::from_blob(const_cast<float*>(x.data),
+                                          {tokens, inputs},
+                                          {x.stride, 1},
+                                          at::kFloat);
+    at::mm_out(out, rows, w.t());
   }
   if (bias != nullptr) AddBias(bias, tokens, outputs, y);
 }
@@ -115,7 +120,7 @@ WeightSlot Linear::Bias(std::string name, int64_t first, int64_t rows) {
           .offset = first};
 }
 
-void Linear::Forward(const float* x, int64_t tokens, float* y) const {
+void Linear::Forward(TokenRows x, int64_t tokens, float* y) const {
   MatMul(x, tokens, inputs_, weight_.data(), outputs_, bias_.data(), y);
 }
 

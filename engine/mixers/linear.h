@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/kernels/recurrence.h"
 #include "engine/mixers/buffer.h"
 
 namespace weir::engine {
@@ -31,9 +32,9 @@ struct WeightSlot {
   int64_t block = 1;
 };
 
-// y [tokens, outputs] = x [tokens, inputs] weight^T + bias; weight
-// [outputs, inputs], bias [outputs] or nullptr. All contiguous.
-void MatMul(const float* x,
+// y [tokens, outputs] = x [T][inputs] weight^T + bias; weight
+// [outputs, inputs], bias [outputs] or nullptr. All but x contiguous.
+void MatMul(TokenRows x,
             int64_t tokens,
             int64_t inputs,
             const float* weight,
@@ -50,8 +51,13 @@ class Linear {
   WeightSlot Rows(std::string name, int64_t first, int64_t rows);
   WeightSlot Bias(std::string name, int64_t first, int64_t rows);
 
-  // y [tokens, outputs], contiguous. REQUIRES: the weights are loaded.
-  void Forward(const float* x, int64_t tokens, float* y) const;
+  // y [tokens, outputs], contiguous, of x [T][inputs]. REQUIRES: the weights
+  // are loaded.
+  void Forward(TokenRows x, int64_t tokens, float* y) const;
+  // Of x [tokens, inputs], contiguous.
+  void Forward(const float* x, int64_t tokens, float* y) const {
+    Forward(TokenRows{x, inputs_}, tokens, y);
+  }
 
   int64_t outputs() const { return outputs_; }
 

@@ -78,9 +78,15 @@ void Mamba::Select(const float* x, int64_t tokens, float* r, float* bc) const {
   const int64_t rank = shape_.dt_rank;
   const int32_t states = shape_.state_dim;
   const float* weight = selection_.data();
-  MatMul(x, tokens, inner, weight, rank, /*bias=*/nullptr, r);
+  MatMul({x, inner}, tokens, inner, weight, rank, /*bias=*/nullptr, r);
   weight += rank * inner;
-  MatMul(x, tokens, inner, weight, int64_t{2} * states, /*bias=*/nullptr, bc);
+  MatMul({x, inner},
+         tokens,
+         inner,
+         weight,
+         int64_t{2} * states,
+         /*bias=*/nullptr,
+         bc);
   if (shape_.mixer_eps == 0) return;
   const auto normalize = [&](int32_t groups, int32_t width, float* values) {
     const GatedNormArgs norm = {.groups = groups,

@@ -116,7 +116,7 @@ void Performer::Project(const Parts& parts,
   });
   const int64_t m = shape_.features;
   if (shape_.shared_features) {
-    MatMul(parts.scaled,
+    MatMul({parts.scaled, dim},
            tokens * heads,
            dim,
            projection_.data(),
@@ -126,7 +126,7 @@ void Performer::Project(const Parts& parts,
     return;
   }
   for (int64_t h = 0; h < heads; ++h) {
-    MatMul(parts.scaled + h * tokens * dim,
+    MatMul({parts.scaled + h * tokens * dim, dim},
            tokens,
            dim,
            projection_.data() + h * m * dim,

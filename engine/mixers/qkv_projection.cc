@@ -5,8 +5,10 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/kernels/pointwise.h"
 #include "engine/kernels/short_conv.h"
+#include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
 
 namespace weir::engine {
@@ -38,6 +40,20 @@ void ReadHeads(ConfigFields& fields, QkvShape& shape) {
     fields.Fail("num_kv_heads", "does not divide num_heads");
   }
   shape.sharing = static_cast<int32_t>(shape.heads / stored);
+}
+
+void ReadValueHeads(ConfigFields& fields, double expand_v, QkvShape& shape) {
+  shape.key_heads = static_cast<int32_t>(fields.Int("num_heads", 1, kHeadsMax));
+  shape.heads = static_cast<int32_t>(
+      fields.Int("num_v_heads", 1, kHeadsMax, shape.key_heads));
+  if (shape.heads % shape.key_heads != 0) {
+    fields.Fail(
+        "num_v_heads",
+        absl::StrCat(
+            shape.heads, " is no multiple of num_heads, ", shape.key_heads));
+  }
+  shape.key_dim = static_cast<int32_t>(fields.Int("head_dim", 1, kHeadDimMax));
+  shape.value_dim = ScaledDim(fields, "expand_v", expand_v, shape.key_dim);
 }
 
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape) {
@@ -106,6 +122,14 @@ std::vector<StateTensor> QkvProjection::State() const {
   return {{.name = "conv", .shape = {shape_.conv_width - 1, mixed()}}};
 }
 
+std::vector<StateTensor> QkvProjection::RecurrentState() const {
+  std::vector<StateTensor> tensors = {
+      {.name = "recurrent",
+       .shape = {shape_.heads, shape_.value_dim, shape_.key_dim}}};
+  for (StateTensor& tensor : State()) tensors.push_back(std::move(tensor));
+  return tensors;
+}
+
 int64_t QkvProjection::workspace_floats() const {
   const bool apart = shape_.conv_width > 0 || shape_.silu;
   return projection_.outputs() + (apart ? mixed() : 0);
@@ -145,6 +169,24 @@ QkvProjection::Result QkvProjection::Forward(const MixerInput& input,
           .v = qkv + keys() + shape_.writes * keys(),
           .stride = stride,
           .extra = {projected + mixed(), width}};
+}
+
+RecurrenceArgs QkvProjection::Recurrence(const MixerInput& input,
+                                         const Result& result,
+                                         float* out) const {
+  StatePool& pool = *input.state.pool;
+  return {.heads = shape_.heads,
+          .key_heads = shape_.key_heads,
+          .key_dim = shape_.key_dim,
+          .value_dim = shape_.value_dim,
+          .q = {result.q, result.stride},
+          .k = {result.k, result.stride},
+          .v = {result.v, result.stride},
+          .log2_decay = {},
+          .out = out,
+          .out_stride = values(),
+          .state = pool.base(input.state.first),
+          .state_stride = pool.stride(input.state.first)};
 }
 
 float QkvProjection::QueryScale() const {

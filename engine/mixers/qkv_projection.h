@@ -33,6 +33,8 @@ struct QkvShape {
 
 // Reads num_heads, and num_kv_heads, which divides it.
 void ReadHeads(ConfigFields& fields, QkvShape& shape);
+// Reads num_heads, num_v_heads, a multiple of it, head_dim and expand_v.
+void ReadValueHeads(ConfigFields& fields, double expand_v, QkvShape& shape);
 // Reads use_short_conv, conv_size and conv_bias.
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape);
 
@@ -47,6 +49,8 @@ class QkvProjection {
   WeightSlot Extra(std::string name, int64_t first, int64_t rows);
   // "conv", or nothing.
   std::vector<StateTensor> State() const;
+  // "recurrent" [heads, V, K], and State() behind it.
+  std::vector<StateTensor> RecurrentState() const;
   int64_t workspace_floats() const;
 
   struct Result {
@@ -58,6 +62,12 @@ class QkvProjection {
   };
   // `conv` is the layer's tensor of State().
   Result Forward(const MixerInput& input, size_t conv, float* workspace) const;
+
+  // The recurrence of q, k and v on the layer's first tensor, into out
+  // [tokens, heads, V]; decay and correction are the caller's.
+  RecurrenceArgs Recurrence(const MixerInput& input,
+                            const Result& result,
+                            float* out) const;
 
   // q and k to length one, per head, and q times K^-1/2.
   void Normalize(const Result& result, int64_t tokens) const;

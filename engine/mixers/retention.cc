@@ -6,7 +6,6 @@
 #include <memory>
 #include <utility>
 
-#include "engine/kernels/pointwise.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
 
@@ -34,8 +33,11 @@ Retention::Retention(const RetentionShape& shape)
     : shape_(shape),
       qkv_(shape.qkv,
            shape.gate ? int64_t{shape.qkv.heads} * shape.qkv.value_dim : 0),
-      out_projection_(values(), shape.qkv.hidden, false),
-      norm_(shape.qkv.value_dim) {
+      output_(shape.qkv,
+              shape.eps,
+              shape.gate ? GateKind::kSilu : GateKind::kNone,
+              shape.gate && shape.fused_norm ? "g_norm_swish_gate.weight"
+                                             : "g_norm.weight") {
   for (int32_t h = 0; h < shape.qkv.heads; ++h) {
     log2_decay_.push_back(
         static_cast<float>(std::log1p(-std::exp2(-5.0 - h)) / std::log(2.0)));
@@ -48,12 +50,7 @@ Retention::Retention(const RetentionShape& shape)
 std::vector<WeightSlot> Retention::Weights() {
   std::vector<WeightSlot> slots = qkv_.Weights();
   if (shape_.gate) slots.push_back(qkv_.Extra("g_proj.weight", 0, values()));
-  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
-  slots.push_back({.name = shape_.gate && shape_.fused_norm
-                               ? "g_norm_swish_gate.weight"
-                               : "g_norm.weight",
-                   .shape = {shape_.qkv.value_dim},
-                   .buffer = &norm_});
+  for (WeightSlot& slot : output_.Weights()) slots.push_back(std::move(slot));
   return slots;
 }
 
@@ -117,41 +114,16 @@ void Retention::Forward(const MixerInput& input,
                         float* out) const {
   const Batch& batch = *input.batch;
   const int64_t tokens = batch.tokens;
-  const int32_t heads = shape_.qkv.heads;
   float* mixed_out = workspace + tokens * qkv_.workspace_floats();
 
   const QkvProjection::Result qkv =
       qkv_.Forward(input, input.state.first + 2, workspace);
   qkv_.ScaleQueries(qkv, tokens);
   Turn(input, qkv);
-  RunRecurrence(batch,
-                {.heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = shape_.qkv.value_dim,
-                 .q = {qkv.q, qkv.stride},
-                 .k = {qkv.k, qkv.stride},
-                 .v = {qkv.v, qkv.stride},
-                 .log2_decay = {log2_decay_.data(), 0},
-                 .out = mixed_out,
-                 .out_stride = values(),
-                 .state = input.state.pool->base(input.state.first),
-                 .state_stride = input.state.pool->stride(input.state.first)});
-  const GatedNormArgs norm = {
-      .groups = heads,
-      .width = shape_.qkv.value_dim,
-      .x = {mixed_out, values()},
-      .z = qkv.extra,
-      .weight = norm_.data(),
-      .shared_weight = true,
-      .eps = shape_.eps,
-      .gate = shape_.gate ? GateKind::kSilu : GateKind::kNone,
-      .order = GateOrder::kAfterNorm,
-      .out = mixed_out};
-  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
-    GatedNorm(norm, begin, end);
-  });
-  out_projection_.Forward(mixed_out, tokens, out);
+  RecurrenceArgs recurrence = qkv_.Recurrence(input, qkv, mixed_out);
+  recurrence.log2_decay = {log2_decay_.data(), 0};
+  RunRecurrence(batch, recurrence);
+  output_.Forward({mixed_out, values()}, qkv.extra, tokens, mixed_out, out);
 }
 
 void ReadRetention(ConfigFields& fields, DecoderSpec& spec) {

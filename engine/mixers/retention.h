@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -48,8 +49,7 @@ class Retention final : public Mixer {
 
   const RetentionShape shape_;
   QkvProjection qkv_;
-  Linear out_projection_;
-  Buffer norm_;                          // [V]
+  HeadOutput output_;
   std::vector<float> log2_decay_;        // [heads]
   std::vector<double> angle_per_token_;  // [K / 2]
 };

@@ -123,12 +123,7 @@ void Rwkv6::MixUp(const MixerInput& input,
                   const Parts& parts) const {
   const int64_t tokens = input.batch->tokens;
   const int64_t rank = shape_.mix_rank;
-  for (int64_t t = 0; t < tokens; ++t) {
-    std::copy_n(parts.middle + (t * kMixes + mix) * rank,
-                rank,
-                parts.narrow + t * rank);
-  }
-  MatMul(parts.narrow,
+  MatMul({parts.middle + mix * rank, kMixes * rank},
          tokens,
          rank,
          mix_up_.data() + mix * shape_.hidden * rank,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/mixers/simple_gla.h"
 
-#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,9 +15,11 @@ SimpleGla::SimpleGla(const SimpleGlaShape& shape)
     : shape_(shape),
       qkv_(shape.qkv,
            int64_t{shape.qkv.heads} * shape.qkv.value_dim + shape.qkv.heads),
-      out_projection_(values(), shape.qkv.hidden, false),
-      decay_bias_(shape.qkv.heads),
-      norm_(shape.qkv.value_dim) {}
+      output_(shape.qkv,
+              shape.eps,
+              shape.gate,
+              shape.fused_norm ? "g_norm_swish_gate.weight" : "g_norm.weight"),
+      decay_bias_(shape.qkv.heads) {}
 
 std::vector<WeightSlot> SimpleGla::Weights() {
   const int64_t heads = shape_.qkv.heads;
@@ -27,20 +28,12 @@ std::vector<WeightSlot> SimpleGla::Weights() {
   slots.push_back(qkv_.Extra("gk_proj.weight", values(), heads));
   slots.push_back(
       {.name = "gk_proj.bias", .shape = {heads}, .buffer = &decay_bias_});
-  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
-  slots.push_back(
-      {.name = shape_.fused_norm ? "g_norm_swish_gate.weight" : "g_norm.weight",
-       .shape = {shape_.qkv.value_dim},
-       .buffer = &norm_});
+  for (WeightSlot& slot : output_.Weights()) slots.push_back(std::move(slot));
   return slots;
 }
 
 std::vector<StateTensor> SimpleGla::State() const {
-  const QkvShape& qkv = shape_.qkv;
-  std::vector<StateTensor> tensors = {
-      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, qkv.key_dim}}};
-  for (StateTensor& tensor : qkv_.State()) tensors.push_back(std::move(tensor));
-  return tensors;
+  return qkv_.RecurrentState();
 }
 
 int64_t SimpleGla::workspace_floats() const {
@@ -77,33 +70,10 @@ void SimpleGla::Forward(const MixerInput& input,
       qkv_.Forward(input, input.state.first + 1, workspace);
   qkv_.ScaleQueries(qkv, tokens);
   Decays({qkv.extra.data + values(), qkv.extra.stride}, tokens, log2_decay);
-  RunRecurrence(batch,
-                {.heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = shape_.qkv.value_dim,
-                 .q = {qkv.q, qkv.stride},
-                 .k = {qkv.k, qkv.stride},
-                 .v = {qkv.v, qkv.stride},
-                 .log2_decay = {log2_decay, heads},
-                 .out = mixed_out,
-                 .out_stride = values(),
-                 .state = input.state.pool->base(input.state.first),
-                 .state_stride = input.state.pool->stride(input.state.first)});
-  const GatedNormArgs norm = {.groups = heads,
-                              .width = shape_.qkv.value_dim,
-                              .x = {mixed_out, values()},
-                              .z = qkv.extra,
-                              .weight = norm_.data(),
-                              .shared_weight = true,
-                              .eps = shape_.eps,
-                              .gate = shape_.gate,
-                              .order = GateOrder::kAfterNorm,
-                              .out = mixed_out};
-  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
-    GatedNorm(norm, begin, end);
-  });
-  out_projection_.Forward(mixed_out, tokens, out);
+  RecurrenceArgs recurrence = qkv_.Recurrence(input, qkv, mixed_out);
+  recurrence.log2_decay = {log2_decay, heads};
+  RunRecurrence(batch, recurrence);
+  output_.Forward({mixed_out, values()}, qkv.extra, tokens, mixed_out, out);
 }
 
 void ReadSimpleGla(ConfigFields& fields, DecoderSpec& spec) {

@@ -16,6 +16,7 @@
 
 #include "engine/kernels/pointwise.h"
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -49,9 +50,8 @@ class SimpleGla final : public Mixer {
   const SimpleGlaShape shape_;
   // Columns behind q, k and v: the gate's, then gk's.
   QkvProjection qkv_;
-  Linear out_projection_;
+  HeadOutput output_;
   Buffer decay_bias_;  // [heads]
-  Buffer norm_;        // [V]
 };
 
 // Our own model_type weir_simple_gla: docs/checkpoints.md.

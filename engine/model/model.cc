@@ -190,7 +190,7 @@ const float* Model::Forward(const Batch& batch,
 }
 
 void Model::Logits(const float* outputs, int64_t rows, float* logits) const {
-  MatMul(outputs,
+  MatMul({outputs, spec_.hidden},
          rows,
          spec_.hidden,
          spec_.tied ? embedding_.data() : head_.data(),
