@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/mixers/gated_linear_attention.h"
 
-#include <algorithm>
-#include <cstddef>
 #include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/kernels/channel_gates.h"
-#include "engine/kernels/pointwise.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
 
@@ -26,8 +22,11 @@ GatedLinearAttention::GatedLinearAttention(
                               : 0),
       qkv_(shape.qkv, down_column_ + kRank),
       decay_up_(kRank, keys(), true),
-      out_projection_(values(), shape.qkv.hidden, false),
-      norm_(shape.qkv.value_dim) {}
+      output_(shape.qkv,
+              shape.eps,
+              shape.gate ? GateKind::kSilu : GateKind::kNone,
+              shape.gate && shape.fused_norm ? "g_norm_swish_gate.weight"
+                                             : "g_norm.weight") {}
 
 std::vector<WeightSlot> GatedLinearAttention::Weights() {
   std::vector<WeightSlot> slots = qkv_.Weights();
@@ -40,25 +39,16 @@ std::vector<WeightSlot> GatedLinearAttention::Weights() {
     slot.block = shape_.qkv.key_dim;
     slots.push_back(std::move(slot));
   }
-  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
-  slots.push_back({.name = shape_.gate && shape_.fused_norm
-                               ? "g_norm_swish_gate.weight"
-                               : "g_norm.weight",
-                   .shape = {shape_.qkv.value_dim},
-                   .buffer = &norm_});
+  for (WeightSlot& slot : output_.Weights()) slots.push_back(std::move(slot));
   return slots;
 }
 
 std::vector<StateTensor> GatedLinearAttention::State() const {
-  const QkvShape& qkv = shape_.qkv;
-  std::vector<StateTensor> tensors = {
-      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, qkv.key_dim}}};
-  for (StateTensor& tensor : qkv_.State()) tensors.push_back(std::move(tensor));
-  return tensors;
+  return qkv_.RecurrentState();
 }
 
 int64_t GatedLinearAttention::workspace_floats() const {
-  return qkv_.workspace_floats() + kRank + keys() + values();
+  return qkv_.workspace_floats() + keys() + values();
 }
 
 void GatedLinearAttention::Forward(const MixerInput& input,
@@ -66,21 +56,15 @@ void GatedLinearAttention::Forward(const MixerInput& input,
                                    float* out) const {
   const Batch& batch = *input.batch;
   const int64_t tokens = batch.tokens;
-  const int32_t heads = shape_.qkv.heads;
-  float* middle = workspace + tokens * qkv_.workspace_floats();
-  float* log2_decay = middle + tokens * kRank;
+  float* log2_decay = workspace + tokens * qkv_.workspace_floats();
   float* mixed_out = log2_decay + tokens * keys();
 
   const QkvProjection::Result qkv =
       qkv_.Forward(input, input.state.first + 1, workspace);
   qkv_.ScaleQueries(qkv, tokens);
   const TokenRows extra = qkv.extra;
-  for (int64_t t = 0; t < tokens; ++t) {
-    std::copy_n(extra.data + t * extra.stride + down_column_,
-                kRank,
-                middle + t * kRank);
-  }
-  decay_up_.Forward(middle, tokens, log2_decay);
+  const TokenRows down = {extra.data + down_column_, extra.stride};
+  decay_up_.Forward(down, tokens, log2_decay);
   const LogSigmoidArgs decays = {.width = static_cast<int32_t>(keys()),
                                  .x = {log2_decay, keys()},
                                  .scale = 1 / shape_.normalizer,
@@ -89,35 +73,11 @@ void GatedLinearAttention::Forward(const MixerInput& input,
   ParallelFor(tokens, 8 * keys(), [&](int64_t begin, int64_t end) {
     LogSigmoidDecays(decays, begin, end);
   });
-  RunRecurrence(batch,
-                {.decay = DecayKind::kKey,
-                 .heads = heads,
-                 .key_heads = shape_.qkv.key_heads,
-                 .key_dim = shape_.qkv.key_dim,
-                 .value_dim = shape_.qkv.value_dim,
-                 .q = {qkv.q, qkv.stride},
-                 .k = {qkv.k, qkv.stride},
-                 .v = {qkv.v, qkv.stride},
-                 .log2_decay = {log2_decay, keys()},
-                 .out = mixed_out,
-                 .out_stride = values(),
-                 .state = input.state.pool->base(input.state.first),
-                 .state_stride = input.state.pool->stride(input.state.first)});
-  const GatedNormArgs norm = {
-      .groups = heads,
-      .width = shape_.qkv.value_dim,
-      .x = {mixed_out, values()},
-      .z = extra,
-      .weight = norm_.data(),
-      .shared_weight = true,
-      .eps = shape_.eps,
-      .gate = shape_.gate ? GateKind::kSilu : GateKind::kNone,
-      .order = GateOrder::kAfterNorm,
-      .out = mixed_out};
-  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
-    GatedNorm(norm, begin, end);
-  });
-  out_projection_.Forward(mixed_out, tokens, out);
+  RecurrenceArgs recurrence = qkv_.Recurrence(input, qkv, mixed_out);
+  recurrence.decay = DecayKind::kKey;
+  recurrence.log2_decay = {log2_decay, keys()};
+  RunRecurrence(batch, recurrence);
+  output_.Forward({mixed_out, values()}, extra, tokens, mixed_out, out);
 }
 
 void ReadGatedLinearAttention(ConfigFields& fields, DecoderSpec& spec) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/mixers/decoder_spec.h"
+#include "engine/mixers/head_output.h"
 #include "engine/mixers/mixer.h"
 #include "engine/mixers/qkv_projection.h"
 
@@ -50,8 +51,7 @@ class GatedLinearAttention final : public Mixer {
   const int64_t down_column_;
   QkvProjection qkv_;
   Linear decay_up_;  // G_1
-  Linear out_projection_;
-  Buffer norm_;  // [V]
+  HeadOutput output_;
 };
 
 // flash-linear-attention's model_type gla.

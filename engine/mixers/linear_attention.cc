@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/kernels/pointwise.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/key_sums.h"
 #include "engine/mixers/parallel.h"
@@ -19,6 +18,9 @@ namespace {
 
 // What a sum of keys is kept above; no configuration names it.
 constexpr float kSumEps = 1e-10F;
+// Behind the recurrence's state.
+constexpr size_t kRest = 1;
+constexpr size_t kSum = 2;
 
 constexpr const char* kQueryPrefix = "feature_map_q.";
 constexpr const char* kKeyPrefix = "feature_map_k.";
@@ -62,8 +64,7 @@ LinearAttention::LinearAttention(const LinearAttentionShape& shape)
       qkv_(shape.qkv, 0),
       query_features_(shape.feature, shape.qkv.heads, shape.qkv.key_dim),
       key_features_(shape.feature, shape.qkv.heads, shape.qkv.key_dim),
-      out_projection_(values(), shape.qkv.hidden, false),
-      norm_(shape.qkv.value_dim),
+      output_(shape.qkv, shape.eps, GateKind::kNone, "norm.weight"),
       no_decay_(static_cast<size_t>(shape.qkv.heads), 0.0F) {}
 
 std::vector<WeightSlot> LinearAttention::Weights() {
@@ -73,17 +74,15 @@ std::vector<WeightSlot> LinearAttention::Weights() {
   };
   if (!shape_.tied) add(query_features_.Weights(kQueryPrefix));
   add(key_features_.Weights(kKeyPrefix));
-  slots.push_back(out_projection_.Rows("o_proj.weight", 0, shape_.qkv.hidden));
-  slots.push_back({.name = "norm.weight",
-                   .shape = {shape_.qkv.value_dim},
-                   .buffer = &norm_});
+  for (WeightSlot& slot : output_.Weights()) slots.push_back(std::move(slot));
   return slots;
 }
 
 std::vector<StateTensor> LinearAttention::State() const {
   const QkvShape& qkv = shape_.qkv;
   std::vector<StateTensor> tensors = {
-      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, features()}}};
+      {.name = "recurrent", .shape = {qkv.heads, qkv.value_dim, features()}},
+      {.name = "rest", .shape = {qkv.heads, qkv.value_dim, features()}}};
   if (shape_.normalized) {
     tensors.push_back({.name = "sum", .shape = {qkv.heads, 2, features()}});
   }
@@ -116,26 +115,12 @@ void LinearAttention::Map(const QkvProjection::Result& qkv,
   });
 }
 
-RecurrenceArgs LinearAttention::Recurrence(const MixerInput& input,
-                                           const Features& from,
-                                           size_t tensor) const {
-  return {.heads = shape_.qkv.heads,
-          .key_heads = shape_.qkv.heads,
-          .key_dim = static_cast<int32_t>(features()),
-          .q = {from.q, feature_width()},
-          .k = {from.k, feature_width()},
-          .v = {},
-          .log2_decay = {no_decay_.data(), 0},
-          .state = input.state.pool->base(tensor),
-          .state_stride = input.state.pool->stride(tensor)};
-}
-
 void LinearAttention::Normalize(const MixerInput& input,
                                 const Features& from,
                                 float* sums,
                                 float* mixed_out) const {
   const int32_t heads = shape_.qkv.heads;
-  const size_t tensor = input.state.first + 1;
+  const size_t tensor = input.state.first + kSum;
   RunRunningSum(*input.batch,
                 {.heads = heads,
                  .dim = static_cast<int32_t>(features()),
@@ -169,27 +154,17 @@ void LinearAttention::Forward(const MixerInput& input,
   const QkvProjection::Result qkv =
       qkv_.Forward(input, input.state.first, workspace);
   Map(qkv, tokens, middle, features);
-  RecurrenceArgs args = Recurrence(input, features, input.state.first);
-  args.value_dim = shape_.qkv.value_dim;
-  args.v = {qkv.v, qkv.stride};
-  args.out = mixed_out;
-  args.out_stride = values();
-  RunRecurrence(*input.batch, args);
+  RecurrenceArgs recurrence = qkv_.Recurrence(input, qkv, mixed_out);
+  recurrence.key_dim = static_cast<int32_t>(this->features());
+  recurrence.q = {features.q, feature_width()};
+  recurrence.k = {features.k, feature_width()};
+  recurrence.log2_decay = {no_decay_.data(), 0};
+  const size_t rest = input.state.first + kRest;
+  recurrence.rest = input.state.pool->base(rest);
+  recurrence.rest_stride = input.state.pool->stride(rest);
+  RunRecurrence(*input.batch, recurrence);
   if (shape_.normalized) Normalize(input, features, sums, mixed_out);
-  const GatedNormArgs norm = {.groups = heads,
-                              .width = shape_.qkv.value_dim,
-                              .x = {mixed_out, values()},
-                              .z = {},
-                              .weight = norm_.data(),
-                              .shared_weight = true,
-                              .eps = shape_.eps,
-                              .gate = GateKind::kNone,
-                              .order = GateOrder::kAfterNorm,
-                              .out = mixed_out};
-  ParallelFor(tokens, 2 * values(), [&](int64_t begin, int64_t end) {
-    GatedNorm(norm, begin, end);
-  });
-  out_projection_.Forward(mixed_out, tokens, out);
+  output_.Forward({mixed_out, values()}, {}, tokens, mixed_out, out);
 }
 
 void ReadLinearAttention(ConfigFields& fields, DecoderSpec& spec) {

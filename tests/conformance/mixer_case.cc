@@ -211,9 +211,14 @@ std::vector<NamedValues> MixerCase::State(const StatePool& pool,
   for (size_t i = 0; i < state_spec_.tensors.size(); ++i) {
     const StateTensor& tensor = state_spec_.tensors[i];
     const float* from = pool.base(i) + slot * pool.stride(i);
-    tensors.push_back(
-        {.name = tensor.name,
-         .values = std::vector<float>(from, from + tensor.elements())});
+    std::vector<float> values(from, from + tensor.elements());
+    if (tensor.name.ends_with(".rest")) {
+      // What the state before it rounded away: the two are one number.
+      std::vector<float>& state = tensors.back().values;
+      for (size_t j = 0; j < state.size(); ++j) state[j] += values[j];
+      continue;
+    }
+    tensors.push_back({.name = tensor.name, .values = std::move(values)});
   }
   if (reading_ != nullptr) reading_(tensors);
   return tensors;

@@ -48,19 +48,6 @@ void ReadMlstm(std::vector<NamedValues>& tensors) {
   }
 }
 
-// Sums that nothing damps are held as two floats, the second what the first
-// rounded away: beside the state, or a half of each head's.
-void ReadSums(std::vector<NamedValues>& tensors) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    std::vector<float>& values = tensors[i].values;
-    if (tensors[i].name.ends_with(".rest")) {
-      std::vector<float>& state = tensors[i - 1].values;
-      for (size_t j = 0; j < state.size(); ++j) state[j] += values[j];
-      values.clear();
-    }
-  }
-}
-
 constexpr MixerRow kRows[] = {
     {"DeltaNet",
      R"({"model_type": "delta_net", "hidden_size": 32, "num_heads": 2,
@@ -241,23 +228,19 @@ constexpr MixerRow kRows[] = {
     {"LinearTransformer",
      R"({"model_type": "weir_linear_transformer", "hidden_size": 32,
          "num_heads": 2, "qkv_bias": true, "out_bias": true,
-         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})",
-     ReadSums},
+         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})"},
     {"LinearTransformerNotNormalized",
      R"({"model_type": "weir_linear_transformer", "hidden_size": 32,
          "num_heads": 2, "normalize": false,
-         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})",
-     ReadSums},
+         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})"},
     {"PerformerFavor",
      R"({"model_type": "weir_performer", "hidden_size": 32, "num_heads": 2,
          "num_features": 24,
-         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})",
-     ReadSums},
+         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})"},
     {"PerformerRelu",
      R"({"model_type": "weir_performer", "hidden_size": 32, "num_heads": 2,
          "num_features": 20, "kernel": "relu", "shared_features": false,
-         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})",
-     ReadSums},
+         "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 16})"},
     {"Linformer",
      R"({"model_type": "weir_linformer", "hidden_size": 32, "num_heads": 2,
          "num_slots": 12, "n_max": 100, "past_n_max": "new_segment",
