@@ -42,7 +42,8 @@ absl::StatusOr<Json> Inspect(const std::string& folder) {
                     : std::string(why));
   }
   Json json = Json::parse(result.out, /*cb=*/nullptr, /*exceptions=*/false);
-  if (!json.is_object() || !json.contains("state")) {
+  if (!json.is_object() || !json.contains("state") ||
+      !json.contains("positions_max")) {
     return absl::InternalError(absl::StrCat(
         kServerProgram, " --inspect gave no JSON; is it of another version?"));
   }
@@ -143,6 +144,10 @@ void Show(Tool& tool, const Json& model) {
        model["trained_length"].is_null()
            ? "not said"
            : CountOr(model["trained_length"], "") + " tokens"},
+      {"positions max",
+       model["positions_max"].is_null()
+           ? "no limit"
+           : CountOr(model["positions_max"], "") + " tokens"},
       {"state",
        absl::StrCat(FormatBytes(model["state_bytes"].get<uint64_t>()),
                     " a session, ",

@@ -2,6 +2,7 @@
 //
 // `weir models`: what the server serves. Its sub-command inspect looks at a
 // folder.
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,11 +24,17 @@ nlohmann::ordered_json ToJson(const v1::Model& model) {
                                  {"vocabulary", model.vocabulary()},
                                  {"state_bytes", model.state_bytes()},
                                  {"trained_length", model.trained_length()},
+                                 {"positions_max", model.positions_max()},
                                  {"takes_text", model.takes_text()},
                                  {"tokenizer", model.tokenizer()},
                                  {"start_token", nullptr}};
   if (model.has_start_token()) json["start_token"] = model.start_token();
   return json;
+}
+
+// Of what is 0 where there is none.
+std::string CountOrDash(uint64_t count) {
+  return count == 0 ? "-" : FormatCount(count);
 }
 
 absl::Status RunModels(Tool& tool, bool only_names) {
@@ -48,6 +55,7 @@ absl::Status RunModels(Tool& tool, bool only_names) {
                                                  "VOCABULARY",
                                                  "STATE",
                                                  "TRAINED LENGTH",
+                                                 "POSITIONS MAX",
                                                  "INPUT"}};
   for (const v1::Model& model : models) {
     if (only_names) tool.out().Write(model.name() + "\n");
@@ -58,9 +66,8 @@ absl::Status RunModels(Tool& tool, bool only_names) {
                     model.dtype(),
                     FormatCount(model.vocabulary()),
                     FormatBytes(model.state_bytes()),
-                    model.trained_length() == 0
-                        ? "-"
-                        : FormatCount(model.trained_length()),
+                    CountOrDash(model.trained_length()),
+                    CountOrDash(model.positions_max()),
                     model.takes_text() ? "text" : "tokens"});
   }
   if (!only_names) tool.out().Write(FormatTable(rows));

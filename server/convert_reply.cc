@@ -90,6 +90,7 @@ void Fill(const Served& served, v1::Model* message) {
   message->set_takes_text(served.tokenizer.has_value());
   if (served.tokenizer) message->set_tokenizer(served.tokenizer->kind());
   if (model.start_token) message->set_start_token(*model.start_token);
+  message->set_positions_max(model.positions_max);
 }
 
 }  // namespace

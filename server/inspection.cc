@@ -30,10 +30,12 @@ std::string InspectionJson(const std::string& folder,
       {"sessions_per_gib", model.slot_bytes == 0 ? 0 : kGiB / model.slot_bytes},
       {"state", state},
       {"trained_length", nullptr},
+      {"positions_max", nullptr},
       {"start_token", nullptr},
       {"tokenizer", nullptr},
       {"notes", model.notes}};
   if (model.trained_length > 0) json["trained_length"] = model.trained_length;
+  if (model.positions_max > 0) json["positions_max"] = model.positions_max;
   if (model.start_token) json["start_token"] = *model.start_token;
   if (tokenizer) {
     json["tokenizer"] = {{"kind", tokenizer->kind()},

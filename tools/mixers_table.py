@@ -67,7 +67,8 @@ state's size. The field's own answer is the hybrid, three to six recurrent layer
 - Young, without published models: GDN-2, Gated DeltaProduct at scale.
 
 A model that was trained on short documents goes on beyond them at no further cost, but not always well: GetModel says
-the trained length where the checkpoint does.
+the trained length where the checkpoint does. Where sessions end, as a causal Linformer's do, it says so as
+`positions_max`.
 
 Not served, because they cannot be streamed: FNet mixes all positions of a text with each other, and so does Linformer
 as it was published, bidirectional: neither has a causal recurrence, and each new token would change what was said of

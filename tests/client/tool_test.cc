@@ -25,6 +25,7 @@ namespace weir::client {
 namespace {
 
 using testing::AllOf;
+using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
@@ -451,6 +452,20 @@ TEST_F(ToolTest, ModelsAsATableAndAsJson) {
   EXPECT_EQ(json["name"], "fake");
   EXPECT_EQ(json["start_token"], 0);
   EXPECT_EQ(json["takes_text"], true);
+  EXPECT_EQ(json["positions_max"], 0);
+}
+
+TEST_F(ToolTest, ModelsSayHowLongASessionOfThemMayBe) {
+  EXPECT_THAT(Run({"models"}).out, ContainsRegex("584 KiB +- +- +text\n"));
+  v1::Model model;
+  model.set_name("short");
+  model.set_positions_max(2'048);
+  server_.set_model(model);
+
+  EXPECT_THAT(Run({"models"}).out, ContainsRegex(" - +2,048 +tokens\n"));
+  EXPECT_EQ(
+      Json::parse(Run({"--json", "models"}).out)["models"][0]["positions_max"],
+      2'048);
 }
 
 TEST_F(ToolTest, AModelWithoutTextTakesIdsAndSaysBitsPerToken) {

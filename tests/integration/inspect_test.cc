@@ -67,6 +67,7 @@ TEST(InspectTest, SaysOfEveryGoldenFolderWhatItHolds) {
     EXPECT_EQ(said["family"], config["model_type"]);
     EXPECT_GT(said["layers"], 0);
     EXPECT_EQ(said["vocabulary"], config["vocab_size"]);
+    EXPECT_EQ(said.at("positions_max"), nullptr);
     // What is stored and used by nobody, or computed, is not in both.
     EXPECT_NEAR(said["parameters"].get<double>(),
                 meta["params"].get<double>(),
@@ -100,6 +101,7 @@ TEST(InspectTest, ShowsTheDemoModelToPeople) {
                     HasSubstr("layers          8\n"),
                     HasSubstr("tokenizer       bytes, 256 tokens\n"),
                     HasSubstr("trained length  8,192 tokens\n"),
+                    HasSubstr("positions max   no limit\n"),
                     HasSubstr("585 KiB a session, 1,792 sessions a GiB\n"),
                     HasSubstr("layers.*.recurrent  4 x 64 x 64  64 KiB      8"),
                     HasSubstr("output ")));

@@ -359,6 +359,7 @@ TEST(ConvertTest, AStatusWithoutAReasonHasNoDetails) {
 TEST(ConvertTest, AModelIsAnsweredWithWhatItIs) {
   Served served = MakeServed();
   served.model.start_token = 0;
+  served.model.positions_max = 512;
   v1::GetModelRequest request;
   request.set_name("demo");
 
@@ -369,6 +370,7 @@ TEST(ConvertTest, AModelIsAnsweredWithWhatItIs) {
   EXPECT_EQ(model.family(), "gated_deltanet");
   EXPECT_TRUE(model.has_start_token());
   EXPECT_EQ(model.start_token(), 0u);
+  EXPECT_EQ(model.positions_max(), 512u);
 }
 
 }  // namespace
