@@ -48,13 +48,19 @@ std::string Plain(std::string_view name) {
   return out;
 }
 
+// How a family's own code calls its classes: mostly by the model_type, but for
+// case and underscores, so that only the others stand here.
+std::string_view ClassesOf(std::string_view model_type) {
+  return model_type == "linear_attn" ? "LinearAttention" : model_type;
+}
+
 // Whether "FILE.CLASS" names a class as the family's own code calls it:
 // "modeling_rwkv7.RWKV7ForCausalLM" of "rwkv7".
 bool IsOwnClass(const nlohmann::json& value, const std::string& model_type) {
   if (!value.is_string()) return false;
   const std::string& path = value.get_ref<const std::string&>();
   const std::string name = Plain(path.substr(path.rfind('.') + 1));
-  const std::string family = Plain(model_type);
+  const std::string family = Plain(ClassesOf(model_type));
   if (!name.starts_with(family)) return false;
   for (const char* rest : {"config", "model", "forcausallm"}) {
     if (name.substr(family.size()) == rest) return true;

@@ -2,6 +2,8 @@
 #include "engine/model/config.h"
 
 #include <cmath>
+#include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,13 +12,16 @@
 #include "engine/mixers/mamba.h"
 #include "engine/mixers/mamba2.h"
 #include "engine/mixers/mlstm.h"
+#include "engine/mixers/registry.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/engine/config_case.h"
+#include "tests/engine/source_path.h"
 
 namespace weir::engine {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 
 json GatedDeltaNetConfig() {
@@ -275,6 +280,62 @@ TEST(ParseConfigTest, CodeOfAFoldersOwnIsNeverRun) {
                  {"auto_map", R"({"AutoModel":"model.RWKV6Model"})"},
                  {"auto_map", R"({"AutoModel":["model.RWKV7Model"]})"},
                  {"auto_map", R"({"AutoModel":""})"}});
+}
+
+json AutoMapOf(const std::string& classes) {
+  return {{"AutoConfig", "configuration_x." + classes + "Config"},
+          {"AutoModel", "modeling_x." + classes + "Model"},
+          {"AutoModelForCausalLM", "modeling_x." + classes + "ForCausalLM"}};
+}
+
+// "RWKV7" of "RWKV7ForCausalLM", which the authors' code wrote itself.
+std::string ClassesOf(const json& config) {
+  const std::string name = config.at("architectures").at(0);
+  return name.substr(0, name.find("ForCausalLM"));
+}
+
+bool IsRefusedForItsAutoMap(const json& config) {
+  const absl::StatusOr<DecoderSpec> parsed = Parse(config);
+  return !parsed.ok() && parsed.status().message().find("key \"auto_map\"") !=
+                             std::string::npos;
+}
+
+// By the names in the checkpoints that the authors' code made. A layout of our
+// own has no such code; a class of its name would be taken.
+TEST(ParseConfigTest, TheOwnClassesOfEveryFamilyAreKnown) {
+  std::map<std::string, std::string> classes;
+  for (const auto& entry : fs::directory_iterator(SourcePath("tests/golden"))) {
+    if (!fs::exists(entry.path() / "config.json")) continue;
+    const std::string name = entry.path().filename().string();
+    SCOPED_TRACE(name);
+    json config = ConfigOf("tests/golden/" + name);
+    classes[config.at("model_type")] = ClassesOf(config);
+    config["auto_map"] = AutoMapOf(ClassesOf(config));
+
+    EXPECT_TRUE(Parse(config).ok()) << Parse(config).status();
+  }
+  for (const Family& family : Families()) {
+    const std::string type = family.model_type;
+    SCOPED_TRACE(type);
+    const bool ours = type.starts_with("weir_");
+    EXPECT_EQ(classes.contains(type), !ours);
+    const std::string own = ours ? type : classes[type];
+    json config = {{"model_type", type}};
+    config["auto_map"] = AutoMapOf(own);
+    EXPECT_FALSE(IsRefusedForItsAutoMap(config)) << Parse(config).status();
+    for (const char* use :
+         {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}) {
+      config["auto_map"] = AutoMapOf(own);
+      config["auto_map"][use] = AutoMapOf(own + "Moe")[use];
+      EXPECT_TRUE(IsRefusedForItsAutoMap(config)) << use;
+    }
+  }
+  json unnamed = OfficialMamba2Config();
+  unnamed["auto_map"] = AutoMapOf("Mamba2");
+  EXPECT_TRUE(Parse(unnamed).ok()) << Parse(unnamed).status();
+  json other = ConfigOf("tests/golden/fla_linear_attn");
+  other["auto_map"] = AutoMapOf("LinearAttn");
+  EXPECT_TRUE(IsRefusedForItsAutoMap(other));
 }
 
 TEST(ParseConfigTest, PassesOverKeysOfNoEffect) {
