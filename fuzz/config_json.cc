@@ -48,13 +48,15 @@ void CheckLayer(const DecoderSpec& spec, int32_t index) {
   }
 }
 
-// A folder with a file of no tensors, deleted at the end of the process.
+// A folder with a file of no tensors, in TMPDIR where that is set. It is
+// deleted at the end of the process, unless libFuzzer ends that at once, as it
+// does when it has found something: then run.sh deletes it.
 class Folder {
  public:
-  Folder() {
-    char path[] = "/tmp/weir-fuzz-XXXXXX";
-    Check(mkdtemp(path) != nullptr);
-    path_ = path;
+  Folder()
+      : path_(std::filesystem::temp_directory_path().string() +
+              "/weir-fuzz-XXXXXX") {
+    Check(mkdtemp(path_.data()) != nullptr);
     Write("model.safetensors", std::string("\x08\0\0\0\0\0\0\0{}      ", 16));
   }
   ~Folder() { std::filesystem::remove_all(path_); }

@@ -80,12 +80,15 @@ fuzz() {
   mkdir -p "$new" "$found"
   local dictionary=()
   [[ -e fuzz/$name.dict ]] && dictionary=("-dict=fuzz/$name.dict")
-  "$folder/$name" "$new" "fuzz/corpus/$name" "${dictionary[@]}" \
+  TMPDIR=$scratch "$folder/$name" "$new" "fuzz/corpus/$name" "${dictionary[@]}" \
     -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=65536 \
     -artifact_prefix="$found/$name-" -print_final_stats=1 -verbosity=0
 }
 
 mkdir -p "$folder"
+# A fuzzer that finds something ends without cleaning up.
+scratch=$(mktemp --directory)
+trap 'rm -rf "$scratch"' EXIT
 # Any header's change compiles all anew; there are few files.
 newest=$(find text base engine fuzz \( -name '*.h' -o -name '*.inc' \) -exec stat -c %Y {} + \
   | sort -n | tail -n 1)
