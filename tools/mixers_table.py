@@ -102,7 +102,7 @@ def tests():
     for folder in ("conformance", "engine"):
         text = (ROOT / "tests" / folder / "CMakeLists.txt").read_text(encoding="utf-8")
         names.update(re.findall(r"weir_test\((\w+)\s", text))
-        for listed, pattern in re.findall(r"foreach\(name ([\w ]+)\)\s*weir_test\((\S+)", text):
+        for listed, pattern in re.findall(r"foreach\(name ([\w\s]+)\)\s*weir_test\((\S+)", text):
             names.update(pattern.replace("${name}", name) for name in listed.split())
     return names
 

@@ -49,7 +49,6 @@ MambaShape MambaOf(const DecoderSpec& spec) {
 TEST(ParseConfigTest, RefusesValuesOutOfRangeByTheirKey) {
   ExpectRefused(GatedDeltaNetConfig(),
                 {
-                    {"num_hidden_layers", "0"},
                     {"num_hidden_layers", "-1"},
                     {"num_hidden_layers", "1000000000"},
                     {"num_hidden_layers", "18446744073709551615"},
@@ -57,18 +56,10 @@ TEST(ParseConfigTest, RefusesValuesOutOfRangeByTheirKey) {
                     {"num_hidden_layers", "\"2\""},
                     {"num_hidden_layers", "true"},
                     {"num_hidden_layers", "null"},
-                    {"hidden_size", "0"},
                     {"hidden_size", "-64"},
                     {"hidden_size", "[64]"},
-                    {"vocab_size", "0"},
                     {"vocab_size", "1000000000000"},
-                    {"num_heads", "0"},
-                    {"num_v_heads", "3"},
-                    {"num_v_heads", "1"},
-                    {"num_v_heads", "0"},
-                    {"head_dim", "0"},
                     {"head_dim", "1000000"},
-                    {"expand_v", "0"},
                     {"expand_v", "-2"},
                     {"expand_v", "0.7"},
                     {"expand_v", "NaN"},
@@ -76,26 +67,19 @@ TEST(ParseConfigTest, RefusesValuesOutOfRangeByTheirKey) {
                     {"norm_eps", "NaN"},
                     {"norm_eps", "Infinity"},
                     {"norm_eps", "-1e-6"},
-                    {"norm_eps", "0"},
                     {"norm_eps", "\"1e-6\""},
-                    {"conv_size", "1"},
-                    {"conv_size", "9"},
-                    {"intermediate_size", "0"},
                     {"hidden_ratio", "NaN"},
                     {"hidden_act", "\"relu\""},
                     {"output_gate_activation", "\"tanh\""},
                     {"use_gate", "1"},
-                    {"use_short_conv", "\"yes\""},
-                    {"tie_word_embeddings", "0"},
                     {"attn", R"({"layers":[1],"num_heads":2})"},
-                    {"attnres_block_size", "4"},
                     {"attn_mode", "\"parallel\""},
-                    {"max_position_embeddings", "-1"},
                     {"auto_map", R"({"AutoModel":"model.Model"})"},
                     {"quantization_config", R"({"bits":4})"},
                     {"rope_theta", "10000"},
                     {"expand_k", "1"},
-                });
+                },
+                {kBadFlaDecoder, kBadShortConvolution, kBadValueHeads});
 }
 
 TEST(ParseConfigTest, RefusesMamba2ValuesOutOfRangeByTheirKey) {
@@ -197,10 +181,9 @@ TEST(ParseConfigTest, ReadsTheFormatsOfFlashLinearAttention) {
   config["n_groups"] = 4;
   config.erase("num_heads");
 
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  const Mamba2Shape shape = Mamba2Of(*parsed);
+  const Mamba2Shape shape = Mamba2Of(parsed);
   EXPECT_EQ(shape.heads, 8);
   EXPECT_EQ(shape.norm_groups, 4);
   EXPECT_EQ(shape.order, GateOrder::kAfterNorm);
@@ -214,10 +197,9 @@ TEST(ParseConfigTest, ReadsTheFormatsOfFlashLinearAttention) {
                  {"n_groups", "3"},
                  {"norm_eps", "0"},
                  {"attn", "{}"}});
-  const auto mamba = Parse(ConfigOf("tests/golden/fla_mamba"));
-  ASSERT_TRUE(mamba.ok()) << mamba.status();
-  EXPECT_EQ(MambaOf(*mamba).dt_rank, 4);
-  EXPECT_FALSE(mamba->tied);
+  const DecoderSpec mamba = Accepted(ConfigOf("tests/golden/fla_mamba"));
+  EXPECT_EQ(MambaOf(mamba).dt_rank, 4);
+  EXPECT_FALSE(mamba.tied);
 }
 
 json OfficialMamba2Config() {
@@ -229,15 +211,14 @@ json OfficialMamba2Config() {
 }
 
 TEST(ParseConfigTest, ReadsTheOfficialFormatOfMamba2) {
-  const auto parsed = Parse(OfficialMamba2Config());
+  const DecoderSpec parsed = Accepted(OfficialMamba2Config());
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->family, "mamba2");
-  EXPECT_EQ(parsed->vocabulary, 50288);
-  EXPECT_EQ(parsed->layers, 24);
-  EXPECT_TRUE(parsed->tied);
-  EXPECT_EQ(parsed->names.embedding, "backbone.embedding.weight");
-  const Mamba2Shape shape = Mamba2Of(*parsed);
+  EXPECT_EQ(parsed.family, "mamba2");
+  EXPECT_EQ(parsed.vocabulary, 50288);
+  EXPECT_EQ(parsed.layers, 24);
+  EXPECT_TRUE(parsed.tied);
+  EXPECT_EQ(parsed.names.embedding, "backbone.embedding.weight");
+  const Mamba2Shape shape = Mamba2Of(parsed);
   EXPECT_EQ(shape.heads, 24);
   EXPECT_EQ(shape.head_dim, 64);
   EXPECT_EQ(shape.state_dim, 128);
@@ -266,11 +247,10 @@ TEST(ParseConfigTest, CodeOfAFoldersOwnIsNeverRun) {
                          "other/repository--modeling_rwkv7.RWKV7ForCausalLM"},
                         {"AutoTokenizer", {"tokens.Tokenizer", nullptr}}};
 
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  ASSERT_EQ(parsed->notes.size(), 1u);
-  EXPECT_NE(parsed->notes[0].find("not run"), std::string::npos);
+  ASSERT_EQ(parsed.notes.size(), 1u);
+  EXPECT_NE(parsed.notes[0].find("not run"), std::string::npos);
   ExpectRefused(config,
                 {{"auto_map", "[]"},
                  {"auto_map", "{}"},
@@ -355,18 +335,17 @@ TEST(ParseConfigTest, PassesOverKeysOfNoEffect) {
 }
 
 TEST(ParseConfigTest, ReadsGatedDeltaNet) {
-  const auto parsed = Parse(GatedDeltaNetConfig());
+  const DecoderSpec parsed = Accepted(GatedDeltaNetConfig());
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->family, "gated_deltanet");
-  EXPECT_EQ(parsed->layers, 2);
-  EXPECT_EQ(parsed->hidden, 64);
-  EXPECT_EQ(parsed->vocabulary, 259);
-  EXPECT_EQ(IntermediateOf(*parsed), 96);
-  EXPECT_EQ(parsed->trained_length, 2048u);
-  EXPECT_EQ(parsed->start_token, 1u);
-  EXPECT_FALSE(parsed->tied);
-  const GatedDeltaNetShape shape = GatedDeltaNetOf(*parsed);
+  EXPECT_EQ(parsed.family, "gated_deltanet");
+  EXPECT_EQ(parsed.layers, 2);
+  EXPECT_EQ(parsed.hidden, 64);
+  EXPECT_EQ(parsed.vocabulary, 259);
+  EXPECT_EQ(IntermediateOf(parsed), 96);
+  EXPECT_EQ(parsed.trained_length, 2048u);
+  EXPECT_EQ(parsed.start_token, 1u);
+  EXPECT_FALSE(parsed.tied);
+  const GatedDeltaNetShape shape = GatedDeltaNetOf(parsed);
   EXPECT_EQ(shape.qkv.heads, 2);
   EXPECT_EQ(shape.qkv.key_heads, 2);
   EXPECT_EQ(shape.qkv.key_dim, 16);
@@ -383,25 +362,23 @@ TEST(ParseConfigTest, ReadsTheOptionsOfGatedDeltaNet) {
   config["output_gate_activation"] = "sigmoid";
   config["bos_token_id"] = nullptr;
 
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  const GatedDeltaNetShape shape = GatedDeltaNetOf(*parsed);
+  const GatedDeltaNetShape shape = GatedDeltaNetOf(parsed);
   EXPECT_EQ(shape.qkv.heads, 6);
   EXPECT_EQ(shape.qkv.key_heads, 2);
   EXPECT_EQ(shape.qkv.conv_width, 0);
   EXPECT_TRUE(shape.negative_eigenvalues);
   EXPECT_EQ(shape.gate, GateKind::kSigmoid);
-  EXPECT_FALSE(parsed->start_token.has_value());
+  EXPECT_FALSE(parsed.start_token.has_value());
   config["use_gate"] = false;
   EXPECT_EQ(GatedDeltaNetOf(*Parse(config)).gate, GateKind::kNone);
 }
 
 TEST(ParseConfigTest, AnOpenIntermediateSizeFollowsTheRule) {
-  const auto parsed = Parse(ConfigOf("models/demo"));
+  const DecoderSpec parsed = Accepted(ConfigOf("models/demo"));
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(IntermediateOf(*parsed), 768);  // 682 up to a multiple of 256
+  EXPECT_EQ(IntermediateOf(parsed), 768);  // 682 up to a multiple of 256
   json config = GatedDeltaNetConfig();
   config["intermediate_size"] = nullptr;
   config["hidden_size"] = 384;
@@ -410,13 +387,12 @@ TEST(ParseConfigTest, AnOpenIntermediateSizeFollowsTheRule) {
 }
 
 TEST(ParseConfigTest, ReadsMamba2) {
-  const auto parsed = Parse(ConfigOf("tests/golden/mamba2_limit"));
+  const DecoderSpec parsed = Accepted(ConfigOf("tests/golden/mamba2_limit"));
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->family, "mamba2");
-  EXPECT_EQ(LayerOf(*parsed).size(), 1u);
-  EXPECT_TRUE(parsed->tied);
-  const Mamba2Shape shape = Mamba2Of(*parsed);
+  EXPECT_EQ(parsed.family, "mamba2");
+  EXPECT_EQ(LayerOf(parsed).size(), 1u);
+  EXPECT_TRUE(parsed.tied);
+  const Mamba2Shape shape = Mamba2Of(parsed);
   EXPECT_EQ(shape.heads, 4);
   EXPECT_EQ(shape.head_dim, 32);
   EXPECT_EQ(shape.groups, 1);
@@ -428,12 +404,11 @@ TEST(ParseConfigTest, ReadsMamba2) {
 }
 
 TEST(ParseConfigTest, ReadsMamba) {
-  const auto parsed = Parse(ConfigOf("tests/golden/mamba_bias"));
+  const DecoderSpec parsed = Accepted(ConfigOf("tests/golden/mamba_bias"));
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->family, "mamba");
-  EXPECT_FALSE(parsed->tied);
-  const MambaShape shape = MambaOf(*parsed);
+  EXPECT_EQ(parsed.family, "mamba");
+  EXPECT_FALSE(parsed.tied);
+  const MambaShape shape = MambaOf(parsed);
   EXPECT_EQ(shape.inner, 128);
   EXPECT_EQ(shape.state_dim, 8);
   EXPECT_EQ(shape.dt_rank, 6);
@@ -441,10 +416,9 @@ TEST(ParseConfigTest, ReadsMamba) {
   EXPECT_FALSE(shape.conv_bias);
   EXPECT_TRUE(shape.bias);
   EXPECT_EQ(shape.mixer_eps, 0);
-  const auto falcon = Parse(ConfigOf("tests/golden/falcon_mamba"));
-  ASSERT_TRUE(falcon.ok()) << falcon.status();
-  EXPECT_EQ(falcon->family, "falcon_mamba");
-  EXPECT_FLOAT_EQ(MambaOf(*falcon).mixer_eps, 1e-6f);
+  const DecoderSpec falcon = Accepted(ConfigOf("tests/golden/falcon_mamba"));
+  EXPECT_EQ(falcon.family, "falcon_mamba");
+  EXPECT_FLOAT_EQ(MambaOf(falcon).mixer_eps, 1e-6f);
 }
 
 TEST(ParseConfigTest, WhatAMambaLeavesOpenFollowsTransformers) {
@@ -456,13 +430,12 @@ TEST(ParseConfigTest, WhatAMambaLeavesOpenFollowsTransformers) {
   config["hidden_size"] = 72;
   config["time_step_rank"] = "auto";
 
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_TRUE(parsed->tied);
-  EXPECT_EQ(MambaOf(*parsed).inner, 144);
-  EXPECT_EQ(MambaOf(*parsed).state_dim, 16);
-  EXPECT_EQ(MambaOf(*parsed).dt_rank, 5);
+  EXPECT_TRUE(parsed.tied);
+  EXPECT_EQ(MambaOf(parsed).inner, 144);
+  EXPECT_EQ(MambaOf(parsed).state_dim, 16);
+  EXPECT_EQ(MambaOf(parsed).dt_rank, 5);
 }
 
 TEST(ParseConfigTest, AWidthThatIsSaidWinsOverAFactor) {
@@ -474,12 +447,11 @@ TEST(ParseConfigTest, AWidthThatIsSaidWinsOverAFactor) {
 
 TEST(ParseConfigTest, ReadsXlstm) {
   json config = ConfigOf("tests/golden/xlstm");
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->logit_cap, 30);
-  EXPECT_EQ(IntermediateOf(*parsed), 128);  // 96 up to a multiple of 64
-  const MlstmShape shape = As<Mlstm>(LayerOf(*parsed)[0]).shape();
+  EXPECT_EQ(parsed.logit_cap, 30);
+  EXPECT_EQ(IntermediateOf(parsed), 128);  // 96 up to a multiple of 64
+  const MlstmShape shape = As<Mlstm>(LayerOf(parsed)[0]).shape();
   EXPECT_EQ(shape.heads, 4);
   EXPECT_EQ(shape.key_dim, 16);
   EXPECT_EQ(shape.value_dim, 32);

@@ -54,6 +54,28 @@ std::vector<float> FeedInPieces(Engine& engine,
   return scores;
 }
 
+void ExpectSameScores(const std::string& folder,
+                      const std::string& other,
+                      double error_max) {
+  for (const size_t piece : {200, 7}) {
+    SCOPED_TRACE(piece);
+    std::vector<std::vector<float>> scores;
+    for (const std::string& path : {folder, other}) {
+      auto engine = TorchEngine::Create({.model_dir = path, .slots = 1});
+      ASSERT_TRUE(engine.ok()) << engine.status();
+      const auto tokens =
+          RandomTokens((*engine)->model().vocabulary, 200, 20261124);
+      scores.push_back(
+          FeedInPieces(**engine, *(*engine)->AcquireSlot(), tokens, piece));
+      ASSERT_EQ(scores.back().size(), tokens.size());
+    }
+    // The first token has no score.
+    for (size_t i = 1; i < scores[0].size(); ++i) {
+      ASSERT_NEAR(scores[0][i], scores[1][i], error_max) << "token " << i;
+    }
+  }
+}
+
 std::vector<uint32_t> ContinueGreedily(Engine& engine,
                                        int32_t slot,
                                        size_t count) {

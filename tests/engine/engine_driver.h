@@ -33,6 +33,12 @@ std::vector<float> FeedInPieces(Engine& engine,
                                 size_t piece,
                                 uint64_t consumed = 0);
 
+// Both folders' models give a document the same scores, each no further from
+// the other's than `error_max`: in one row, and in rows of a few tokens.
+void ExpectSameScores(const std::string& folder,
+                      const std::string& other,
+                      double error_max);
+
 // Draws `count` tokens greedily, each fed before the next is drawn.
 std::vector<uint32_t> ContinueGreedily(Engine& engine,
                                        int32_t slot,

@@ -4,16 +4,15 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
 #include "base/check.h"
 #include "engine/model/layer.h"
 #include "gmock/gmock.h"
-#include "gtest/gtest.h"
 #include "tests/engine/config_case.h"
 #include "tests/engine/engine_driver.h"
-#include "tests/engine/model_files.h"
 
 namespace weir::engine {
 namespace {
@@ -29,30 +28,51 @@ constexpr int64_t kLongTokens = 5000;
 constexpr int64_t kLongTokens = 100'000;
 #endif
 constexpr int64_t kPassTokens = 512;
+constexpr size_t kScoredTokens = 150;
 
-bool EndsWith(const std::string& name, const std::string& end) {
-  return name.size() >= end.size() &&
-         name.compare(name.size() - end.size(), end.size(), end) == 0;
+struct Drawn {
+  std::string_view ending;
+  float scale;
+  float shift = 0;
+};
+
+constexpr Drawn kDrawn[] = {
+    {"projection_matrix", 1},
+    {"_conv1d.weight", 0.5F},
+    {"A_log", 0.5F},
+    {"dt_bias", 1, -2},
+    // Of gates, which are to reach far from their middle.
+    {"a_proj.weight", 0.3F},
+    {"b_proj.weight", 0.3F},
+    {"w_proj.weight", 0.3F},
+    {"gk_proj.weight", 0.5F},
+    {"gk_proj.bias", 1},
+};
+
+Drawn DrawnFor(const std::string& name, const std::vector<int64_t>& shape) {
+  if (name.find("norm") != std::string::npos) return {"", 0.1F, 1};
+  for (const Drawn& drawn : kDrawn) {
+    if (name.ends_with(drawn.ending)) return drawn;
+  }
+  if (!name.ends_with("_proj.weight")) return {"", 0.3F};
+  return {"", 1 / std::sqrt(static_cast<float>(shape.back()))};
 }
 
 // Values of the sizes that a trained model has: norms about one, and products
 // that keep the size of what they multiply.
-std::vector<float> DrawTensor(const std::string& name,
-                              const std::vector<int64_t>& shape,
-                              std::mt19937_64& random) {
+std::vector<float> Draw(const Formula& formula,
+                        const std::string& name,
+                        const std::vector<int64_t>& shape,
+                        std::mt19937_64& random) {
+  const Drawn drawn = DrawnFor(name, shape);
   std::normal_distribution<float> normal;
   int64_t count = 1;
   for (const int64_t extent : shape) count *= extent;
   std::vector<float> values(static_cast<size_t>(count));
-  const bool is_norm = name.find("norm") != std::string::npos;
-  float scale = 0.3F;
-  if (is_norm) scale = 0.1F;
-  if (EndsWith(name, "projection_matrix")) scale = 1;
-  if (EndsWith(name, "_proj.weight")) {
-    scale = 1 / std::sqrt(static_cast<float>(shape.back()));
+  for (float& value : values) {
+    value = drawn.scale * normal(random) + drawn.shift;
   }
-  for (float& value : values)
-    value = scale * normal(random) + (is_norm ? 1 : 0);
+  if (formula.edit != nullptr) formula.edit(name, values);
   return values;
 }
 
@@ -72,42 +92,32 @@ void Place(const WeightSlot& slot, const std::vector<float>& values) {
   }
 }
 
-double Silu(double x) { return x / (1 + std::exp(-x)); }
-
 // The decoder around the mixers, in fp64.
 class ReferenceDecoder {
  public:
-  ReferenceDecoder(const nlohmann::json& config,
-                   const DecoderSpec& spec,
-                   const ReferenceWeights& weights,
-                   const MakeReference& make)
-      : layers_(spec.layers),
-        hidden_(static_cast<size_t>(spec.hidden)),
-        eps_(config.at("norm_eps").get<double>()),
-        weights_(weights) {
-    for (int32_t layer = 0; layer < layers_; ++layer) {
-      mixers_.push_back(make(weights, Layer(layer) + "attn."));
+  ReferenceDecoder(const Formula& formula, const ReferenceWeights& weights)
+      : config_(formula.config), weights_(weights) {
+    for (int32_t layer = 0; layer < Size("num_hidden_layers"); ++layer) {
+      mixers_.push_back(formula.reference(
+          ReferenceLayer(weights, Prefix(layer) + "attn.", layer)));
     }
   }
 
   // log p(next | tokens so far, `token` the last).
   double Score(uint32_t token, uint32_t next) {
-    const auto& table = weights_["model.embeddings.weight"];
-    Vector x(table.begin() + static_cast<int64_t>(token * hidden_),
-             table.begin() + static_cast<int64_t>((token + 1) * hidden_));
-    for (int32_t layer = 0; layer < layers_; ++layer) {
-      const std::string prefix = Layer(layer);
-      Add(x,
-          mixers_[static_cast<size_t>(layer)]->Step(
-              weights_.RmsNorm(prefix + "attn_norm", eps_, x)));
-      const Vector y = weights_.RmsNorm(prefix + "mlp_norm", eps_, x);
-      Vector gate = weights_.Project(prefix + "mlp.gate_proj", y);
-      const Vector up = weights_.Project(prefix + "mlp.up_proj", y);
-      for (size_t i = 0; i < gate.size(); ++i) gate[i] = Silu(gate[i]) * up[i];
-      Add(x, weights_.Project(prefix + "mlp.down_proj", gate));
+    const int64_t hidden = Size("hidden_size");
+    const auto vocabulary = static_cast<size_t>(Size("vocab_size"));
+    const auto& table = weights_.Get("model.embeddings.weight",
+                                     {vocabulary, static_cast<size_t>(hidden)});
+    const auto at = table.begin() + token * hidden;
+    Vector x(at, at + hidden);
+    for (size_t layer = 0; layer < mixers_.size(); ++layer) {
+      const std::string prefix = Prefix(static_cast<int32_t>(layer));
+      x = Plus(x, mixers_[layer]->Step(Norm(prefix + "attn_norm", x)));
+      x = Plus(x, FeedForward(prefix + "mlp.", Norm(prefix + "mlp_norm", x)));
     }
     const Vector logits =
-        weights_.Project("lm_head", weights_.RmsNorm("model.norm", eps_, x));
+        weights_.Project("lm_head", vocabulary, Norm("model.norm", x));
     const double high = *std::max_element(logits.begin(), logits.end());
     double sum = 0;
     for (const double logit : logits) sum += std::exp(logit - high);
@@ -115,85 +125,50 @@ class ReferenceDecoder {
   }
 
  private:
-  static std::string Layer(int32_t index) {
-    return "model.layers." + std::to_string(index) + ".";
+  static std::string Prefix(int32_t layer) {
+    return "model.layers." + std::to_string(layer) + ".";
   }
-  static void Add(Vector& x, const Vector& y) {
-    for (size_t i = 0; i < x.size(); ++i) x[i] += y[i];
+  int64_t Size(const char* key) const { return config_.at(key).get<int64_t>(); }
+  Vector Norm(const std::string& name, const Vector& x) const {
+    return weights_.RmsNorm(name, config_.at("norm_eps").get<double>(), x);
+  }
+  Vector FeedForward(const std::string& prefix, const Vector& x) const {
+    const auto width = static_cast<size_t>(Size("intermediate_size"));
+    const Vector gate = weights_.Project(prefix + "gate_proj", width, x);
+    const Vector up = weights_.Project(prefix + "up_proj", width, x);
+    return weights_.Project(
+        prefix + "down_proj", x.size(), Times(Each(Silu, gate), up));
   }
 
-  const int32_t layers_;
-  const size_t hidden_;
-  const double eps_;
+  const nlohmann::json& config_;
   const ReferenceWeights& weights_;
   std::vector<std::unique_ptr<ReferenceMixer>> mixers_;
 };
 
-DecoderSpec SpecOf(const nlohmann::json& config) {
-  auto spec = Parse(config);
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  WEIR_CHECK(spec.ok());
-  return *std::move(spec);
-}
-
 }  // namespace
 
-void ReferenceWeights::Add(const std::string& name, std::vector<float> values) {
-  tensors_[name] = std::move(values);
+nlohmann::json SmallDecoder(const char* model_type,
+                            const nlohmann::json& keys) {
+  nlohmann::json config = {{"model_type", model_type},
+                           {"hidden_size", 24},
+                           {"num_hidden_layers", 2},
+                           {"vocab_size", 50},
+                           {"intermediate_size", 40},
+                           {"norm_eps", 1e-5}};
+  config.update(keys);
+  return config;
 }
 
-const std::vector<float>& ReferenceWeights::operator[](
-    const std::string& name) const {
-  const auto it = tensors_.find(name);
-  EXPECT_NE(it, tensors_.end()) << name;
-  WEIR_CHECK(it != tensors_.end());
-  read_.insert(name);
-  return it->second;
-}
-
-Vector ReferenceWeights::Project(const std::string& name,
-                                 const Vector& x) const {
-  const auto& weight = (*this)[name + ".weight"];
-  Vector y(weight.size() / x.size(), 0.0);
-  for (size_t r = 0; r < y.size(); ++r) {
-    for (size_t c = 0; c < x.size(); ++c)
-      y[r] += weight[r * x.size() + c] * x[c];
-  }
-  if (!Has(name + ".bias")) return y;
-  const auto& bias = (*this)[name + ".bias"];
-  for (size_t r = 0; r < y.size(); ++r) y[r] += bias[r];
-  return y;
-}
-
-Vector ReferenceWeights::RmsNorm(const std::string& name,
-                                 double eps,
-                                 const Vector& x) const {
-  const auto& weight = (*this)[name + ".weight"];
-  double squares = 0;
-  for (const double value : x) squares += value * value;
-  const double scale =
-      1 / std::sqrt(squares / static_cast<double>(x.size()) + eps);
-  Vector y = x;
-  for (size_t i = 0; i < x.size(); ++i) y[i] *= scale * weight[i];
-  return y;
-}
-
-std::vector<std::string> ReferenceWeights::Unread() const {
-  std::vector<std::string> names;
-  for (const auto& [name, values] : tensors_) {
-    if (!read_.contains(name)) names.push_back(name);
-  }
-  return names;
-}
-
-MixerCase::MixerCase(const nlohmann::json& config, uint64_t seed)
-    : spec_(SpecOf(config)), parts_(LayerOf(spec_)) {
+FormulaCase::FormulaCase(const Formula& formula)
+    : formula_(formula),
+      spec_(Accepted(formula.config)),
+      parts_(LayerOf(spec_)) {
   mixer_ = parts_[0].part.get();
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(kSeed);
   for (const WeightSlot& slot : mixer_->Weights()) {
-    const auto values = DrawTensor(slot.name, slot.shape, random);
+    const auto values = Draw(formula, slot.name, slot.shape, random);
     Place(slot, values);
-    weights_.Add(slot.name, values);
+    weights_.Add(slot.name, slot.shape, values);
   }
   mixer_->Prepare();
   auto pool =
@@ -203,13 +178,13 @@ MixerCase::MixerCase(const nlohmann::json& config, uint64_t seed)
   pool_ = *std::move(pool);
 }
 
-int32_t MixerCase::NewSlot() {
+int32_t FormulaCase::NewSlot() {
   const auto slot = pool_->Acquire();
   WEIR_CHECK(slot.ok());
   return *slot;
 }
 
-std::vector<float> MixerCase::Input(int64_t tokens, int64_t period) const {
+std::vector<float> FormulaCase::Input(int64_t tokens, int64_t period) const {
   std::mt19937_64 random(kSeed + 1);
   std::normal_distribution<float> normal;
   std::vector<float> x(static_cast<size_t>(tokens * hidden()));
@@ -220,10 +195,10 @@ std::vector<float> MixerCase::Input(int64_t tokens, int64_t period) const {
   return x;
 }
 
-std::vector<float> MixerCase::Run(std::span<const int32_t> slots,
-                                  std::span<const int32_t> row_tokens,
-                                  std::span<const float> x,
-                                  Form form) {
+std::vector<float> FormulaCase::Run(std::span<const int32_t> slots,
+                                    std::span<const int32_t> row_tokens,
+                                    std::span<const float> x,
+                                    Form form) {
   std::vector<int32_t> row_starts = {0};
   int32_t short_rows = 0;
   for (const int32_t tokens : row_tokens) {
@@ -247,10 +222,10 @@ std::vector<float> MixerCase::Run(std::span<const int32_t> slots,
   return out;
 }
 
-std::vector<float> MixerCase::Feed(int32_t slot,
-                                   std::span<const float> x,
-                                   int64_t piece,
-                                   Form form) {
+std::vector<float> FormulaCase::Feed(int32_t slot,
+                                     std::span<const float> x,
+                                     int64_t piece,
+                                     Form form) {
   std::vector<float> out;
   while (!x.empty()) {
     const size_t floats =
@@ -264,9 +239,8 @@ std::vector<float> MixerCase::Feed(int32_t slot,
   return out;
 }
 
-std::vector<float> MixerCase::Expected(const MakeReference& make,
-                                       std::span<const float> x) const {
-  const auto reference = make(weights_, "");
+std::vector<float> FormulaCase::Expected(std::span<const float> x) const {
+  const auto reference = formula_.reference(layer());
   std::vector<float> out;
   for (size_t at = 0; at < x.size(); at += static_cast<size_t>(hidden())) {
     const auto token = x.subspan(at, static_cast<size_t>(hidden()));
@@ -275,6 +249,25 @@ std::vector<float> MixerCase::Expected(const MakeReference& make,
     }
   }
   return out;
+}
+
+TensorFile DrawWeights(const Formula& formula) {
+  const DecoderSpec spec = Accepted(formula.config);
+  std::mt19937_64 random(kSeed);
+  TensorFile file;
+  const auto add = [&](const std::string& name,
+                       const std::vector<int64_t>& shape) {
+    file.Add(name, shape, Draw(formula, name, shape, random));
+  };
+  add(spec.names.embedding, {spec.vocabulary, spec.hidden});
+  for (int32_t layer = 0; layer < spec.layers; ++layer) {
+    for (LayerPart& part : MakeLayer(spec, layer)) {
+      for (const WeightSlot& slot : part.Weights()) add(slot.name, slot.shape);
+    }
+  }
+  add(spec.names.final_norm + ".weight", {spec.hidden});
+  add(spec.names.head, {spec.vocabulary, spec.hidden});
+  return file;
 }
 
 double RelativeRmse(std::span<const float> got, std::span<const float> want) {
@@ -290,7 +283,7 @@ double RelativeRmse(std::span<const float> got, std::span<const float> want) {
 
 namespace {
 
-void ExpectEveryLength(MixerCase& mixer,
+void ExpectEveryLength(FormulaCase& mixer,
                        std::span<const float> x,
                        std::span<const float> want) {
   const auto hidden = static_cast<size_t>(mixer.hidden());
@@ -309,7 +302,7 @@ void ExpectEveryLength(MixerCase& mixer,
   }
 }
 
-void ExpectAnySplit(MixerCase& mixer,
+void ExpectAnySplit(FormulaCase& mixer,
                     std::span<const float> x,
                     std::span<const float> want) {
   const auto hidden = static_cast<size_t>(mixer.hidden());
@@ -331,7 +324,7 @@ void ExpectAnySplit(MixerCase& mixer,
 
 // Rows of several sessions in one pass, one of them padding; a session that
 // stands in no row keeps its bits.
-void ExpectNeighboursDoNotMatter(MixerCase& mixer,
+void ExpectNeighboursDoNotMatter(FormulaCase& mixer,
                                  std::span<const float> x,
                                  std::span<const float> want) {
   const auto hidden = static_cast<size_t>(mixer.hidden());
@@ -368,7 +361,7 @@ void ExpectNeighboursDoNotMatter(MixerCase& mixer,
   mixer.pool().Release(idle);
 }
 
-void ExpectSavedAndLoaded(MixerCase& mixer, std::span<const float> x) {
+void ExpectSavedAndLoaded(FormulaCase& mixer, std::span<const float> x) {
   const auto hidden = static_cast<size_t>(mixer.hidden());
   const int32_t from = mixer.NewSlot();
   mixer.Feed(from, x.first(90 * hidden), 90);
@@ -387,10 +380,10 @@ void ExpectSavedAndLoaded(MixerCase& mixer, std::span<const float> x) {
 
 }  // namespace
 
-void ExpectMixer(const nlohmann::json& config, const MakeReference& make) {
-  MixerCase mixer(config, kSeed);
+void ExpectMixer(const Formula& formula) {
+  FormulaCase mixer(formula);
   const std::vector<float> x = mixer.Input(300);
-  const std::vector<float> want = mixer.Expected(make, x);
+  const std::vector<float> want = mixer.Expected(x);
   EXPECT_THAT(mixer.weights().Unread(), testing::IsEmpty());
   for (const auto& [form, piece, rmse_max] :
        {std::tuple{Form::kReference, 300, kRecurrentRmseMax},
@@ -410,12 +403,10 @@ void ExpectMixer(const nlohmann::json& config, const MakeReference& make) {
   ExpectSavedAndLoaded(mixer, x);
 }
 
-void ExpectLongStream(const nlohmann::json& config,
-                      const MakeReference& make,
-                      int64_t period) {
-  MixerCase mixer(config, kSeed);
+void ExpectLongStream(const Formula& formula, int64_t period) {
+  FormulaCase mixer(formula);
   const std::vector<float> x = mixer.Input(kLongTokens, period);
-  const std::vector<float> want = mixer.Expected(make, x);
+  const std::vector<float> want = mixer.Expected(x);
   const auto last = static_cast<size_t>(1000 * mixer.hidden());
   for (const Form form : {Form::kRecurrent, Form::kChunk}) {
     SCOPED_TRACE(form == Form::kChunk ? "chunk" : "recurrent");
@@ -430,48 +421,101 @@ void ExpectLongStream(const nlohmann::json& config,
   }
 }
 
-void ExpectScores(const nlohmann::json& config, const MakeReference& make) {
-  const DecoderSpec spec = SpecOf(config);
-  std::mt19937_64 random(kSeed);
-  ReferenceWeights weights;
-  TensorFile file;
-  const auto add = [&](const std::string& name,
-                       const std::vector<int64_t>& shape) {
-    const auto values = DrawTensor(name, shape, random);
-    weights.Add(name, values);
-    file.Add(name, shape, values);
-  };
-  add("model.embeddings.weight", {spec.vocabulary, spec.hidden});
-  for (int32_t layer = 0; layer < spec.layers; ++layer) {
-    for (LayerPart& part : MakeLayer(spec, layer)) {
-      for (const WeightSlot& slot : part.Weights()) add(slot.name, slot.shape);
+namespace {
+
+void ExpectClose(std::span<const float> got,
+                 std::span<const float> want,
+                 double rmse_max) {
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    ASSERT_NEAR(got[i], want[i], 1e-4) << "token " << i + 1;
+  }
+  EXPECT_LT(RelativeRmse(got, want), rmse_max);
+}
+
+// The scores of sessions that share each step, one for each of `pieces`, in
+// rows of as many tokens.
+std::vector<std::vector<float>> FeedTogether(Engine& engine,
+                                             std::span<const uint32_t> tokens,
+                                             std::span<const size_t> pieces) {
+  std::vector<int32_t> slots;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    slots.push_back(*engine.AcquireSlot());
+  }
+  std::vector<std::vector<float>> scores(pieces.size());
+  const auto least = *std::min_element(pieces.begin(), pieces.end());
+  for (size_t step = 0; step * least < tokens.size(); ++step) {
+    Plan plan;
+    std::vector<size_t> of_row;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      const size_t fed = std::min(step * pieces[i], tokens.size());
+      const auto rest = tokens.subspan(fed);
+      if (rest.empty()) continue;
+      Row& row = plan.rows.emplace_back();
+      row.slot = slots[i];
+      row.tokens = rest.first(std::min(pieces[i], rest.size()));
+      row.first = fed == 0;
+      row.want_scores = true;
+      of_row.push_back(i);
+    }
+    const StepResult result = RunStep(engine, plan);
+    for (size_t row = 0; row < of_row.size(); ++row) {
+      const std::vector<float>& more = result.rows[row].scores;
+      std::vector<float>& all = scores[of_row[row]];
+      all.insert(all.end(), more.begin(), more.end());
     }
   }
-  add("model.norm.weight", {spec.hidden});
-  add("lm_head.weight", {spec.vocabulary, spec.hidden});
-  const TempFolder folder;
-  WriteFileBytes(folder.File("config.json"), config.dump());
-  file.Write(folder.File("model.safetensors"));
-  auto engine = TorchEngine::Create({.model_dir = folder.path(), .slots = 3});
+  return scores;
+}
+
+}  // namespace
+
+void ExpectScores(const Formula& formula) {
+  const ModelCopy model(formula.config, DrawWeights(formula));
+  ReferenceWeights weights;
+  for (const auto& [name, tensor] : model.weights.tensors) {
+    weights.Add(name, tensor.shape, model.weights.Floats(name));
+  }
+  auto engine = TorchEngine::Create({.model_dir = model.path(), .slots = 6});
   ASSERT_TRUE(engine.ok()) << engine.status();
-  EXPECT_EQ((*engine)->model().positions_max, spec.positions_max);
+  EXPECT_EQ((*engine)->model().positions_max,
+            Accepted(formula.config).positions_max);
   const auto tokens =
-      RandomTokens(static_cast<uint32_t>(spec.vocabulary), 150, kSeed);
-  ReferenceDecoder reference(config, spec, weights, make);
-  std::vector<double> want;
+      RandomTokens((*engine)->model().vocabulary, kScoredTokens, kSeed);
+  ReferenceDecoder reference(formula, weights);
+  std::vector<float> want;
   for (size_t t = 0; t + 1 < tokens.size(); ++t) {
-    want.push_back(reference.Score(tokens[t], tokens[t + 1]));
+    want.push_back(
+        static_cast<float>(reference.Score(tokens[t], tokens[t + 1])));
   }
   EXPECT_THAT(weights.Unread(), testing::IsEmpty());
 
-  for (const size_t piece : {150, 7, 1}) {
+  // The first token has no score.
+  for (const size_t piece : {kScoredTokens, size_t{7}, size_t{1}}) {
     SCOPED_TRACE(piece);
-    const int32_t slot = *(*engine)->AcquireSlot();
-    const auto scores = FeedInPieces(**engine, slot, tokens, piece);
-    for (size_t i = 1; i < scores.size(); ++i) {
-      ASSERT_NEAR(scores[i], want[i - 1], 1e-4) << "token " << i;
-    }
+    const auto scores =
+        FeedInPieces(**engine, *(*engine)->AcquireSlot(), tokens, piece);
+    ExpectClose(std::span(scores).subspan(1),
+                want,
+                IsShortRow(static_cast<int64_t>(piece)) ? kRecurrentRmseMax
+                                                        : kChunkRmseMax);
   }
+  const std::vector<size_t> pieces = {5, 75, 1};
+  for (const auto& scores : FeedTogether(**engine, tokens, pieces)) {
+    ExpectClose(std::span(scores).subspan(1), want, kChunkRmseMax);
+  }
+}
+
+TEST_P(FormulaTest, IsTheFormula) { ExpectMixer(GetParam()); }
+
+TEST_P(FormulaTest, ScoresAreThoseOfTheFormula) { ExpectScores(GetParam()); }
+
+std::string FormulaName(const testing::TestParamInfo<Formula>& info) {
+  return info.param.name;
+}
+
+void PrintTo(const Formula& formula, std::ostream* stream) {
+  *stream << formula.config.dump();
 }
 
 }  // namespace weir::engine

@@ -8,55 +8,77 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
-#include <set>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/mixers/decoder_spec.h"
 #include "engine/mixers/mixer.h"
+#include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/engine/model_files.h"
+#include "tests/engine/reference_mixer.h"
 
 namespace weir::engine {
 
-using Vector = std::vector<double>;
+// Changes what was drawn for a tensor.
+using WeightEdit =
+    std::function<void(const std::string& name, std::vector<float>& values)>;
 
-// Named tensors as a reference reads them.
-class ReferenceWeights {
- public:
-  void Add(const std::string& name, std::vector<float> values);
-  const std::vector<float>& operator[](const std::string& name) const;
-  bool Has(const std::string& name) const { return tensors_.contains(name); }
-  // W x by NAME.weight, plus NAME.bias if there is one.
-  Vector Project(const std::string& name, const Vector& x) const;
-  // x / sqrt(mean x^2 + eps) times NAME.weight.
-  Vector RmsNorm(const std::string& name, double eps, const Vector& x) const;
-  // What nobody has read.
-  std::vector<std::string> Unread() const;
-
- private:
-  std::map<std::string, std::vector<float>> tensors_;
-  mutable std::set<std::string> read_;
+// A configuration and what its mixer computes, anew.
+struct Formula {
+  std::string name;  // of the tests: letters, digits and "_"
+  nlohmann::json config;
+  std::function<std::unique_ptr<ReferenceMixer>(const ReferenceLayer& layer)>
+      reference;
+  WeightEdit edit = nullptr;
 };
 
-// One layer's mixer, token by token.
-class ReferenceMixer {
- public:
-  virtual ~ReferenceMixer() = default;
-  virtual Vector Step(const Vector& x) = 0;
+template <typename Reference>
+Formula FormulaOf(const std::string& name,
+                  const nlohmann::json& config,
+                  const WeightEdit& edit = nullptr) {
+  return {.name = name,
+          .config = config,
+          .reference =
+              [config](const ReferenceLayer& layer) {
+                return std::make_unique<Reference>(config, layer);
+              },
+          .edit = edit};
+}
+
+// Of two layers of 24 channels over 50 tokens, and `keys`.
+nlohmann::json SmallDecoder(const char* model_type, const nlohmann::json& keys);
+
+// What a configuration says otherwise than another.
+struct FormulaVariant {
+  const char* name;
+  nlohmann::json keys = nlohmann::json::object();
+  WeightEdit edit = nullptr;
 };
 
-using MakeReference = std::function<std::unique_ptr<ReferenceMixer>(
-    const ReferenceWeights& weights, const std::string& prefix)>;
+template <typename Reference>
+std::vector<Formula> FormulasOf(const nlohmann::json& config,
+                                const std::vector<FormulaVariant>& variants) {
+  std::vector<Formula> formulas;
+  for (const FormulaVariant& variant : variants) {
+    nlohmann::json changed = config;
+    changed.update(variant.keys);
+    formulas.push_back(
+        FormulaOf<Reference>(variant.name, changed, variant.edit));
+  }
+  return formulas;
+}
 
 // The mixer of a configuration's first layer, alone.
-class MixerCase {
+class FormulaCase {
  public:
-  MixerCase(const nlohmann::json& config, uint64_t seed);
+  explicit FormulaCase(const Formula& formula);
 
   const ReferenceWeights& weights() const { return weights_; }
+  ReferenceLayer layer() const { return {weights_, "", 0}; }
   StatePool& pool() { return *pool_; }
   int64_t hidden() const { return spec_.hidden; }
   // A slot that has consumed nothing.
@@ -74,10 +96,10 @@ class MixerCase {
                           std::span<const float> x,
                           int64_t piece,
                           Form form = Form::kByLength);
-  std::vector<float> Expected(const MakeReference& make,
-                              std::span<const float> x) const;
+  std::vector<float> Expected(std::span<const float> x) const;
 
  private:
+  const Formula formula_;
   DecoderSpec spec_;
   std::vector<Sublayer> parts_;
   Mixer* mixer_ = nullptr;
@@ -85,21 +107,32 @@ class MixerCase {
   std::unique_ptr<StatePool> pool_;
 };
 
+// A whole model's, drawn.
+TensorFile DrawWeights(const Formula& formula);
+
 double RelativeRmse(std::span<const float> got, std::span<const float> want);
 
 // The recurrent form within 1e-6 of the reference and the chunk form within
 // 1e-5; every length from 1 to 130 in one pass, token by token, and split
 // anywhere; among neighbours; saved and loaded in between.
-void ExpectMixer(const nlohmann::json& config, const MakeReference& make);
+void ExpectMixer(const Formula& formula);
 
 // Within 1e-5 of the reference over 100,000 tokens, in both forms. `period`:
 // how many different tokens there are, 0 for all.
-void ExpectLongStream(const nlohmann::json& config,
-                      const MakeReference& make,
-                      int64_t period);
+void ExpectLongStream(const Formula& formula, int64_t period);
 
 // A folder of the configuration through the real loader: its scores are the
-// reference's, in one append and in small ones.
-void ExpectScores(const nlohmann::json& config, const MakeReference& make);
+// reference's, token by token within 1e-6 and in one append within 1e-5, and so
+// are those of sessions that share steps in rows of both kinds.
+void ExpectScores(const Formula& formula);
+
+// ExpectMixer and ExpectScores of every formula for which a test says
+//
+//   INSTANTIATE_TEST_SUITE_P(
+//       GatedSlots, FormulaTest, testing::ValuesIn(Formulas()), FormulaName);
+class FormulaTest : public testing::TestWithParam<Formula> {};
+std::string FormulaName(const testing::TestParamInfo<Formula>& info);
+// What GoogleTest shows of one.
+void PrintTo(const Formula& formula, std::ostream* stream);
 
 }  // namespace weir::engine

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every option of the gated_deltaproduct format against a forward pass written
-// anew from the published formulas, and its identity with Gated DeltaNet.
+// Every option of the gated_deltaproduct format against its formula in fp64,
+// and its identity with Gated DeltaNet.
 #include <cmath>
-#include <cstdint>
-#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/engine/engine_driver.h"
-#include "tests/engine/fla_reference.h"
+#include "tests/engine/formula_case.h"
 #include "tests/engine/model_files.h"
 
 namespace weir::engine {
@@ -18,151 +16,106 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kKeyDim = 12;
-
-struct Options {
-  const char* name;
-  int writes = 2;
-  int heads = 2;
-  int value_heads = 2;
-  double expand_v = 2;
-  bool decay = true;
-  bool gate = true;
-  bool conv = true;
-  bool conv_bias = false;
-  bool negative_eigenvalues = true;
-};
-
-class DeltaProductReference final : public FlaReference {
- public:
-  explicit DeltaProductReference(const Options& options)
-      : options_(options),
-        value_dim_(static_cast<int>(kKeyDim * options.expand_v)),
-        values_(options.value_heads * value_dim_) {}
-
- private:
-  json MixerConfig() const override {
-    return {{"model_type", "gated_deltaproduct"},
-            {"num_householder", options_.writes},
-            {"num_heads", options_.heads},
-            {"num_v_heads", options_.value_heads},
-            {"head_dim", kKeyDim},
-            {"expand_v", options_.expand_v},
-            {"use_forget_gate", options_.decay},
-            {"use_output_gate", options_.gate},
-            {"use_short_conv", options_.conv},
-            {"conv_size", kConvWidth},
-            {"conv_bias", options_.conv_bias},
-            {"allow_neg_eigval", options_.negative_eigenvalues}};
-  }
-
-  void AddMixer(const std::string& attn) override {
-    const int keys = options_.heads * kKeyDim;
-    const bool conv = options_.conv;
-    const bool bias = options_.conv_bias;
-    AddPart(attn, "q", keys, conv, bias);
-    AddPart(attn, "k", options_.writes * keys, conv, bias);
-    AddPart(attn, "v", options_.writes * values_, conv, bias);
-    Add(attn + "b_proj.weight",
-        {options_.writes * options_.value_heads, kHidden},
-        0.3F);
-    if (options_.decay) {
-      Add(attn + "a_proj.weight", {options_.value_heads, kHidden}, 0.3F);
-      Add(attn + "A_log", {options_.value_heads}, 0.5F);
-      Add(attn + "dt_bias", {options_.value_heads}, 1, -2);
-    }
-    if (options_.gate) Add(attn + "g_proj.weight", {values_, kHidden}, 0.3F);
-    Add(attn + "o_norm.weight", {value_dim_}, 0.1F, 1);
-    Add(attn + "o_proj.weight", {kHidden, values_}, 0.2F);
-  }
-
-  Vector Activated(const std::string& attn,
-                   const std::string& part,
-                   const Vector& x) {
-    Vector y = Part(attn, part, x, options_.conv, options_.conv_bias);
-    for (double& value : y) value = Silu(value);
-    return y;
-  }
-
-  double DecayOf(const std::string& attn, const Vector& x, int head) const {
-    if (!options_.decay) return 1;
-    const double a = Multiply(attn + "a_proj.weight", x)[head];
-    return std::exp(-std::exp(T(attn + "A_log")[head]) *
-                    Softplus(a + T(attn + "dt_bias")[head]));
-  }
-
-  // S <- d S;  S <- S + k_j (beta_j (v_j - S^T k_j))^T for each j;  o = S^T q
-  Vector Mix(int /*layer*/, const std::string& attn, const Vector& x) override {
-    const Vector q = Activated(attn, "q", x);
-    const Vector k = Activated(attn, "k", x);
-    const Vector v = Activated(attn, "v", x);
-    const Vector b = Multiply(attn + "b_proj.weight", x);
-    Vector out;
-    for (int h = 0; h < options_.value_heads; ++h) {
-      const int key_head = h / (options_.value_heads / options_.heads);
-      DenseState& state = State(attn + std::to_string(h));
-      state.Decay(Vector(kKeyDim, DecayOf(attn, x, h)), value_dim_);
-      for (int j = 0; j < options_.writes; ++j) {
-        const Vector key =
-            UnitLength(HeadOf(k, j * options_.heads + key_head, kKeyDim));
-        Vector value = HeadOf(v, j * options_.value_heads + h, value_dim_);
-        const double beta = Sigmoid(b[j * options_.value_heads + h]) *
-                            (options_.negative_eigenvalues ? 2 : 1);
-        const Vector read = state.Read(key, value.size());
-        for (size_t i = 0; i < value.size(); ++i) {
-          value[i] = beta * (value[i] - read[i]);
-        }
-        state.Write(key, value);
-      }
-      Vector query = UnitLength(HeadOf(q, key_head, kKeyDim));
-      for (double& value : query) value /= std::sqrt(double{kKeyDim});
-      const Vector normed =
-          Norm(state.Read(query, value_dim_), attn + "o_norm.weight", kEps);
-      out.insert(out.end(), normed.begin(), normed.end());
-    }
-    if (options_.gate) {
-      const Vector g = Multiply(attn + "g_proj.weight", x);
-      for (size_t i = 0; i < out.size(); ++i) out[i] *= Silu(g[i]);
-    }
-    return Multiply(attn + "o_proj.weight", out);
-  }
-
-  const Options options_;
-  const int value_dim_;
-  const int values_;
-};
-
-class GatedDeltaProductTest : public testing::TestWithParam<Options> {};
-
-TEST_P(GatedDeltaProductTest, ScoresAreThoseOfTheFormulas) {
-  DeltaProductReference reference(GetParam());
-  ExpectScoresOfTheFormulas(reference);
+json Config() {
+  return SmallDecoder("gated_deltaproduct",
+                      {{"num_heads", 2},
+                       {"num_v_heads", 2},
+                       {"head_dim", 12},
+                       {"expand_v", 2.0},
+                       {"num_householder", 2},
+                       {"use_forget_gate", true},
+                       {"use_output_gate", true},
+                       {"use_short_conv", true},
+                       {"conv_size", 3},
+                       {"conv_bias", false},
+                       {"allow_neg_eigval", true}});
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Options,
-    GatedDeltaProductTest,
-    testing::Values(Options{.name = "two_writes"},
-                    Options{.name = "one_write", .writes = 1},
-                    Options{.name = "three_writes", .writes = 3},
-                    Options{.name = "grouped_values", .value_heads = 6},
-                    Options{.name = "narrow_values", .expand_v = 0.75},
-                    Options{.name = "no_decay", .decay = false},
-                    Options{.name = "no_gate", .gate = false},
-                    Options{.name = "no_convolution", .conv = false},
-                    Options{.name = "convolution_with_bias", .conv_bias = true},
-                    Options{.name = "positive_eigenvalues",
-                            .negative_eigenvalues = false},
-                    Options{.name = "least_at_once",
-                            .writes = 4,
-                            .heads = 1,
-                            .value_heads = 3,
-                            .decay = false,
-                            .gate = false,
-                            .conv = false}),
-    [](const testing::TestParamInfo<Options>& info) {
-      return std::string(info.param.name);
-    });
+class Reference final : public ReferenceMixer {
+ public:
+  Reference(const json& config, const ReferenceLayer& layer)
+      : layer_(layer),
+        sizes_(config),
+        writes_(config.at("num_householder").get<size_t>()),
+        decay_(config.at("use_forget_gate").get<bool>()),
+        gate_(config.at("use_output_gate").get<bool>()),
+        beta_(config.at("allow_neg_eigval").get<bool>() ? 2 : 1),
+        qkv_(config, layer, {.writes = writes_, .always_silu = true}),
+        states_(sizes_.heads, DenseState(sizes_.key_dim, sizes_.value_dim)) {}
+
+  // S <- d S;  S <- S + k_j (beta_j (v_j - S^T k_j))^T for each j;  o = S^T q
+  Vector Step(const Vector& x) override {
+    const auto [q, k, v] = qkv_.Step(x);
+    const Vector d = Decays(x);
+    const Vector b =
+        Each(Sigmoid, layer_.Project("b_proj", writes_ * sizes_.heads, x));
+    std::vector<Vector> o;
+    for (size_t h = 0; h < sizes_.heads; ++h) {
+      const size_t key_head = sizes_.KeyHead(h);
+      DenseState& state = states_[h];
+      state.Decay(Vector(sizes_.key_dim, d[h]));
+      for (size_t j = 0; j < writes_; ++j) {
+        const size_t value = j * sizes_.heads + h;
+        const Vector key = UnitLength(k[j * sizes_.key_heads + key_head]);
+        const Vector error = Plus(v[value], Scaled(state.Read(key), -1));
+        state.Write(key, Scaled(error, beta_ * b[value]));
+      }
+      const Vector read = state.Read(UnitLength(q[key_head]));
+      const double scale = 1 / std::sqrt(static_cast<double>(sizes_.key_dim));
+      o.push_back(layer_.RmsNorm("o_norm", 1e-5, Scaled(read, scale)));
+    }
+    Vector out = Joined(o);
+    if (gate_) {
+      out = Times(out, Each(Silu, layer_.Project("g_proj", out.size(), x)));
+    }
+    return layer_.Project("o_proj", x.size(), out);
+  }
+
+ private:
+  Vector Decays(const Vector& x) const {
+    if (!decay_) return Vector(sizes_.heads, 1.0);
+    const auto& a_log = layer_.Get("A_log", {sizes_.heads});
+    const auto& dt_bias = layer_.Get("dt_bias", {sizes_.heads});
+    Vector d = layer_.Project("a_proj", sizes_.heads, x);
+    for (size_t h = 0; h < d.size(); ++h) {
+      d[h] = std::exp(-std::exp(a_log[h]) * Softplus(d[h] + dt_bias[h]));
+    }
+    return d;
+  }
+
+  const ReferenceLayer layer_;
+  const HeadSizes sizes_;
+  const size_t writes_;
+  const bool decay_;
+  const bool gate_;
+  const double beta_;
+  ReferenceQkv qkv_;
+  std::vector<DenseState> states_;
+};
+
+INSTANTIATE_TEST_SUITE_P(GatedDeltaProduct,
+                         FormulaTest,
+                         testing::ValuesIn(FormulasOf<Reference>(
+                             Config(),
+                             {{"two_writes"},
+                              {"one_write", {{"num_householder", 1}}},
+                              {"three_writes", {{"num_householder", 3}}},
+                              {"grouped_values", {{"num_v_heads", 6}}},
+                              {"narrow_values", {{"expand_v", 0.75}}},
+                              {"no_decay", {{"use_forget_gate", false}}},
+                              {"no_gate", {{"use_output_gate", false}}},
+                              {"no_convolution", {{"use_short_conv", false}}},
+                              {"convolution_with_bias", {{"conv_bias", true}}},
+                              {"positive_eigenvalues",
+                               {{"allow_neg_eigval", false}}},
+                              {"least_at_once",
+                               {{"num_householder", 4},
+                                {"num_heads", 1},
+                                {"num_v_heads", 3},
+                                {"use_forget_gate", false},
+                                {"use_output_gate", false},
+                                {"use_short_conv", false}}}})),
+                         FormulaName);
 
 TEST(GatedDeltaProductIdentityTest, OneWriteIsGatedDeltaNet) {
   ModelCopy copy("tests/golden/fla_gated_deltanet");
@@ -174,15 +127,8 @@ TEST(GatedDeltaProductIdentityTest, OneWriteIsGatedDeltaNet) {
   copy.config.erase("output_gate_activation");
   copy.Write();
 
-  for (const size_t piece : {200, 7}) {
-    const std::vector<float> scores = ScoresOf(copy.path(), 259, 200, piece);
-
-    ASSERT_EQ(scores.size(), 199U);
-    EXPECT_EQ(
-        scores,
-        ScoresOf(
-            SourcePath("tests/golden/fla_gated_deltanet"), 259, 200, piece));
-  }
+  ExpectSameScores(
+      copy.path(), SourcePath("tests/golden/fla_gated_deltanet"), 0);
 }
 
 }  // namespace

@@ -6,10 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -41,184 +38,118 @@ json Config() {
   })");
 }
 
-double Silu(double x) { return x / (1 + std::exp(-x)); }
-
 class Reference final : public ReferenceMixer {
  public:
-  Reference(const json& config,
-            const ReferenceWeights& weights,
-            std::string prefix)
-      : weights_(weights),
-        prefix_(std::move(prefix)),
-        heads_(config.at("num_heads").get<size_t>()),
+  Reference(const json& config, const ReferenceLayer& layer)
+      : layer_(layer),
+        sizes_(config),
+        slots_(config.at("num_slots").is_null()
+                   ? sizes_.key_dim
+                   : config.at("num_slots").get<size_t>()),
         feature_(config.at("feature_map").get<std::string>()),
         normalizer_(config.at("gate_logit_normalizer").get<double>()),
-        conv_(config.at("use_short_conv").get<bool>()) {}
+        qkv_(config, layer),
+        keys_(sizes_.heads * slots_, Vector(sizes_.key_dim, 0.0)),
+        values_(sizes_.heads, DenseState(slots_, sizes_.value_dim)) {}
 
+  // K <- Diag(d) K + (1 - d) k^T;  V <- Diag(d) V + (1 - d) v^T;
+  // o = V^T softmax(K q)
   Vector Step(const Vector& x) override {
-    const Vector q = Feature(Part("q", x));
-    const Vector k = Feature(Part("k", x));
-    Vector v = Part("v", x);
-    for (double& value : v) value = Silu(value);
-    const Vector f = weights_.Project(prefix_ + "f_proj", x);
-    const size_t keys = q.size() / heads_;
-    const size_t values = v.size() / heads_;
-    const size_t slots = f.size() / heads_;
-    slot_keys_.resize(heads_ * slots * keys, 0.0);
-    slot_values_.resize(heads_ * slots * values, 0.0);
-    Vector o(v.size(), 0.0);
-    for (size_t h = 0; h < heads_; ++h) {
-      Vector p(slots, 0.0);
-      for (size_t m = 0; m < slots; ++m) {
-        const double log_decay =
-            -std::log1p(std::exp(-f[h * slots + m])) / normalizer_;
-        const double write = -std::expm1(log_decay);
-        for (size_t i = 0; i < keys; ++i) {
-          double& s = slot_keys_[(h * slots + m) * keys + i];
-          s = std::exp(log_decay) * s + write * k[h * keys + i];
-          p[m] += s * q[h * keys + i];
-        }
-        for (size_t j = 0; j < values; ++j) {
-          double& s = slot_values_[(h * slots + m) * values + j];
-          s = std::exp(log_decay) * s + write * v[h * values + j];
-        }
+    const ReferenceQkv::Heads now = qkv_.Step(x);
+    const auto f = HeadsOf(layer_.Project("f_proj", sizes_.heads * slots_, x),
+                           sizes_.heads,
+                           slots_);
+    std::vector<Vector> o;
+    for (size_t h = 0; h < sizes_.heads; ++h) {
+      const Vector q = Feature(now.q[h]);
+      const Vector k = Feature(now.k[h]);
+      Vector d(slots_), write(slots_), p(slots_);
+      for (size_t m = 0; m < slots_; ++m) {
+        const double log_decay = -Softplus(-f[h][m]) / normalizer_;
+        d[m] = std::exp(log_decay);
+        write[m] = -std::expm1(log_decay);
+        Vector& key = keys_[h * slots_ + m];
+        key = Plus(Scaled(key, d[m]), Scaled(k, write[m]));
+        p[m] = Dot(key, q);
       }
-      const double high = *std::max_element(p.begin(), p.end());
-      double sum = 0;
-      for (double& weight : p) sum += weight = std::exp(weight - high);
-      for (size_t m = 0; m < slots; ++m) {
-        for (size_t j = 0; j < values; ++j) {
-          o[h * values + j] +=
-              p[m] / sum * slot_values_[(h * slots + m) * values + j];
-        }
-      }
+      values_[h].Decay(d);
+      values_[h].Write(write, Each(Silu, now.v[h]));
+      o.push_back(values_[h].Read(Softmax(p)));
     }
-    for (double& value : o) value = Silu(value);
-    return weights_.Project(prefix_ + "o_proj",
-                            weights_.RmsNorm(prefix_ + "g_norm", 1e-5, o));
+    return layer_.Project(
+        "o_proj",
+        x.size(),
+        layer_.RmsNorm("g_norm", 1e-5, Each(Silu, Joined(o))));
   }
 
  private:
-  Vector Part(const std::string& part, const Vector& x) {
-    Vector now = weights_.Project(prefix_ + part + "_proj", x);
-    if (!conv_) return now;
-    const auto& taps = weights_[prefix_ + part + "_conv1d.weight"];
-    const size_t width = taps.size() / now.size();
-    auto& past = past_[part];
-    past.resize(width, Vector(now.size(), 0.0));
-    past.erase(past.begin());
-    past.push_back(now);
-    const std::string bias = prefix_ + part + "_conv1d.bias";
-    for (size_t c = 0; c < now.size(); ++c) {
-      now[c] = weights_.Has(bias) ? weights_[bias][c] : 0;
-      for (size_t w = 0; w < width; ++w) {
-        now[c] += taps[c * width + w] * past[w][c];
-      }
-      now[c] = Silu(now[c]);
-    }
-    return now;
-  }
+  static double Relu(double x) { return std::max(x, 0.0); }
 
   Vector Feature(const Vector& x) const {
-    Vector y;
-    if (feature_ == "t2r") {
-      const auto dim = static_cast<int64_t>(x.size() / heads_);
-      for (auto at = x.begin(); at != x.end(); at += dim) {
-        const Vector head = weights_.Project(prefix_ + "feature_map.layer",
-                                             Vector(at, at + dim));
-        y.insert(y.end(), head.begin(), head.end());
-      }
-    } else {
-      y = x;
-    }
-    for (double& value : y) {
-      value = feature_ == "swish" ? Silu(value) : std::max(value, 0.0);
-    }
-    return y;
+    if (feature_ == "swish") return Each(Silu, x);
+    if (feature_ == "relu") return Each(Relu, x);
+    return Each(Relu, layer_.Project("feature_map.layer", x.size(), x));
   }
 
-  const ReferenceWeights& weights_;
-  const std::string prefix_;
-  const size_t heads_;
+  const ReferenceLayer layer_;
+  const HeadSizes sizes_;
+  const size_t slots_;
   const std::string feature_;
   const double normalizer_;
-  const bool conv_;
-  Vector slot_keys_;
-  Vector slot_values_;
-  std::map<std::string, std::vector<Vector>> past_;
+  ReferenceQkv qkv_;
+  std::vector<Vector> keys_;  // of each head's slots
+  std::vector<DenseState> values_;
 };
 
-MakeReference ReferenceOf(const json& config) {
-  return [config](const ReferenceWeights& weights, const std::string& prefix) {
-    return std::make_unique<Reference>(config, weights, prefix);
-  };
-}
-
-std::vector<json> Variants() {
-  json convolved = Config();
-  convolved["use_short_conv"] = true;
-  convolved["conv_bias"] = true;
-  convolved["feature_map"] = "relu";
-  json learned = Config();
-  learned["feature_map"] = "t2r";
-  learned["expand_k"] = 0.5;
-  learned["gate_logit_normalizer"] = 1;
-  json wide = Config();
-  wide["num_heads"] = 1;
-  wide["num_slots"] = 64;
-  wide["expand_k"] = 2;
-  wide["gate_logit_normalizer"] = 16;
-  wide["use_short_conv"] = true;
-  json as_many = Config();
-  as_many["num_slots"] = nullptr;
-  return {Config(), convolved, learned, wide, as_many};
-}
-
-TEST(GatedSlotsTest, IsTheFormula) {
-  for (const json& config : Variants()) {
-    SCOPED_TRACE(config.dump());
-    ExpectMixer(config, ReferenceOf(config));
-  }
-}
-
-TEST(GatedSlotsTest, ScoresAreThoseOfTheFormula) {
-  for (const json& config : Variants()) {
-    SCOPED_TRACE(config.dump());
-    ExpectScores(config, ReferenceOf(config));
-  }
-}
+INSTANTIATE_TEST_SUITE_P(
+    GatedSlots,
+    FormulaTest,
+    testing::ValuesIn(FormulasOf<Reference>(Config(),
+                                            {{"as_by_default"},
+                                             {"convolved",
+                                              {{"use_short_conv", true},
+                                               {"conv_bias", true},
+                                               {"feature_map", "relu"}}},
+                                             {"learned",
+                                              {{"feature_map", "t2r"},
+                                               {"expand_k", 0.5},
+                                               {"gate_logit_normalizer", 1}}},
+                                             {"wide",
+                                              {{"num_heads", 1},
+                                               {"num_slots", 64},
+                                               {"expand_k", 2},
+                                               {"gate_logit_normalizer", 16},
+                                               {"use_short_conv", true}}},
+                                             {"as_many_slots_as_keys",
+                                              {{"num_slots", nullptr}}}})),
+    FormulaName);
 
 TEST(GatedSlotsTest, HoldsOverALongStream) {
-  ExpectLongStream(Config(), ReferenceOf(Config()), 0);
+  ExpectLongStream(FormulaOf<Reference>("", Config()), 0);
 }
 
 TEST(GatedSlotsTest, HoldsOverOneTokenAgainAndAgain) {
-  ExpectLongStream(Config(), ReferenceOf(Config()), 1);
+  ExpectLongStream(FormulaOf<Reference>("", Config()), 1);
 }
 
 TEST(ParseConfigTest, ReadsTheOptionsOfGatedSlots) {
-  const auto plain = Parse(Config());
-  ASSERT_TRUE(plain.ok()) << plain.status();
-  const GatedSlotsShape shape = As<GatedSlots>(LayerOf(*plain)[0]).shape();
+  const GatedSlotsShape shape = ShapeOf<GatedSlots>(Config());
   EXPECT_EQ(shape.slots, 20);
   EXPECT_EQ(shape.normalizer, 8);
   EXPECT_EQ(shape.feature, SlotFeature::kSilu);
   EXPECT_EQ(shape.qkv.key_dim, 12);
   EXPECT_EQ(shape.qkv.conv_width, 0);
-  EXPECT_EQ(plain->trained_length, 2048u);
+  EXPECT_EQ(Accepted(Config()).trained_length, 2048u);
 
   // Null is as many slots as a head has key channels, and a missing key is 64.
-  json config = Variants()[4];
-  const auto as_many = Parse(config);
-  ASSERT_TRUE(as_many.ok()) << as_many.status();
-  EXPECT_EQ(As<GatedSlots>(LayerOf(*as_many)[0]).shape().slots, 12);
+  json config = Config();
+  config["num_slots"] = nullptr;
+  EXPECT_EQ(ShapeOf<GatedSlots>(config).slots, 12);
   config.erase("num_slots");
   // The published class's own spelling.
   config.erase("expand_k");
   config["exapnd_k"] = 0.5;
-  const auto open = Parse(config);
-  ASSERT_TRUE(open.ok()) << open.status();
-  const GatedSlotsShape other = As<GatedSlots>(LayerOf(*open)[0]).shape();
+  const GatedSlotsShape other = ShapeOf<GatedSlots>(config);
   EXPECT_EQ(other.slots, 64);
   EXPECT_EQ(other.qkv.key_dim, 6);
 }
@@ -226,8 +157,6 @@ TEST(ParseConfigTest, ReadsTheOptionsOfGatedSlots) {
 TEST(ParseConfigTest, RefusesGatedSlotsValuesOutOfRangeByTheirKey) {
   ExpectRefused(Config(),
                 {
-                    {"num_heads", "0"},
-                    {"num_kv_heads", "3"},
                     {"num_slots", "0"},
                     {"num_slots", "1025"},
                     {"expand_k", "0"},
@@ -237,17 +166,10 @@ TEST(ParseConfigTest, RefusesGatedSlotsValuesOutOfRangeByTheirKey) {
                     {"gate_logit_normalizer", "0"},
                     {"gate_logit_normalizer", "\"8\""},
                     {"feature_map", "\"elu\""},
-                    {"use_short_conv", "1"},
-                    {"conv_size", "1"},
-                    {"conv_bias", "\"no\""},
                     {"use_output_gate", "1"},
                     {"use_norm", "\"rms\""},
-                    {"elementwise_affine", "false"},
-                    {"hidden_act", "\"gelu\""},
-                    {"attn", R"({"layers":[1]})"},
-                    {"attnres_block_size", "2"},
-                    {"norm_eps", "0"},
-                });
+                },
+                {kBadFlaDecoder, kBadShortConvolution, kBadSharedHeads});
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// weir_gdn2 against a forward pass written anew from the published formulas,
-// and its identity with KDA.
+// weir_gdn2 against its formula in fp64, and its identity with KDA.
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -10,7 +9,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/engine/engine_driver.h"
-#include "tests/engine/fla_reference.h"
+#include "tests/engine/formula_case.h"
 #include "tests/engine/model_files.h"
 
 namespace weir::engine {
@@ -18,151 +17,109 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kKeyDim = 12;
+json Config() {
+  return SmallDecoder("weir_gdn2",
+                      {{"num_heads", 2},
+                       {"num_v_heads", 2},
+                       {"head_dim", 12},
+                       {"expand_v", 1.0},
+                       {"use_short_conv", true},
+                       {"conv_size", 3},
+                       {"conv_bias", false},
+                       {"allow_neg_eigval", false}});
+}
 
-struct Options {
-  const char* name;
-  int heads = 2;
-  int value_heads = 2;
-  double expand_v = 1;
-  bool conv = true;
-  bool conv_bias = false;
-  bool negative_eigenvalues = false;
-  float decay_shift = -2;  // of dt_bias
-};
-
-class Gdn2Reference final : public FlaReference {
+class Reference final : public ReferenceMixer {
  public:
-  explicit Gdn2Reference(const Options& options)
-      : options_(options),
-        value_dim_(static_cast<int>(kKeyDim * options.expand_v)) {}
+  Reference(const json& config, const ReferenceLayer& layer)
+      : layer_(layer),
+        sizes_(config),
+        erase_(config.at("allow_neg_eigval").get<bool>() ? 2 : 1),
+        qkv_(config, layer, {.always_silu = true}),
+        states_(sizes_.heads, DenseState(sizes_.key_dim, sizes_.value_dim)) {}
+
+  // S <- Diag(d) S;  S <- S + k (w * v - S^T (b * k))^T;  o = S^T q
+  Vector Step(const Vector& x) override {
+    const auto [q, k, v] = qkv_.Step(x);
+    const auto d = Keys(Decays(x));
+    const auto b = Keys(Each(Sigmoid, layer_.Project("b_proj", keys(), x)));
+    const auto w = HeadsOf(Each(Sigmoid, layer_.Project("w_proj", values(), x)),
+                           sizes_.heads,
+                           sizes_.value_dim);
+    std::vector<Vector> o;
+    for (size_t h = 0; h < sizes_.heads; ++h) {
+      const size_t key_head = sizes_.KeyHead(h);
+      DenseState& state = states_[h];
+      state.Decay(d[key_head]);
+      const Vector key = UnitLength(k[key_head]);
+      const Vector erased = Scaled(Times(b[key_head], key), erase_);
+      state.Write(key, Plus(Times(w[h], v[h]), Scaled(state.Read(erased), -1)));
+      const Vector read = state.Read(UnitLength(q[key_head]));
+      const double scale = 1 / std::sqrt(static_cast<double>(sizes_.key_dim));
+      o.push_back(layer_.RmsNorm("o_norm", 1e-5, Scaled(read, scale)));
+    }
+    return layer_.Project(
+        "o_proj",
+        x.size(),
+        Times(Joined(o), Each(Sigmoid, LowRank("g_proj", values(), x))));
+  }
 
  private:
-  json MixerConfig() const override {
-    return {{"model_type", "weir_gdn2"},
-            {"num_heads", options_.heads},
-            {"num_v_heads", options_.value_heads},
-            {"head_dim", kKeyDim},
-            {"expand_v", options_.expand_v},
-            {"use_short_conv", options_.conv},
-            {"conv_size", kConvWidth},
-            {"conv_bias", options_.conv_bias},
-            {"allow_neg_eigval", options_.negative_eigenvalues}};
+  size_t keys() const { return sizes_.key_heads * sizes_.key_dim; }
+  size_t values() const { return sizes_.heads * sizes_.value_dim; }
+
+  std::vector<Vector> Keys(const Vector& x) const {
+    return HeadsOf(x, sizes_.key_heads, sizes_.key_dim);
   }
 
-  void AddMixer(const std::string& attn) override {
-    const int keys = options_.heads * kKeyDim;
-    const int values = options_.value_heads * value_dim_;
-    AddPart(attn, "q", keys, options_.conv, options_.conv_bias);
-    AddPart(attn, "k", keys, options_.conv, options_.conv_bias);
-    AddPart(attn, "v", values, options_.conv, options_.conv_bias);
-    Add(attn + "f_proj.0.weight", {value_dim_, kHidden}, 0.3F);
-    Add(attn + "f_proj.1.weight", {keys, value_dim_}, 0.3F);
-    Add(attn + "g_proj.0.weight", {value_dim_, kHidden}, 0.3F);
-    Add(attn + "g_proj.1.weight", {values, value_dim_}, 0.3F);
-    Add(attn + "g_proj.1.bias", {values}, 0.3F);
-    Add(attn + "b_proj.weight", {keys, kHidden}, 0.3F);
-    Add(attn + "w_proj.weight", {values, kHidden}, 0.3F);
-    Add(attn + "A_log", {options_.heads}, 0.5F);
-    Add(attn + "dt_bias", {keys}, 1, options_.decay_shift);
-    Add(attn + "o_norm.weight", {value_dim_}, 0.1F, 1);
-    Add(attn + "o_proj.weight", {kHidden, values}, 0.2F);
+  Vector LowRank(const std::string& name, size_t rows, const Vector& x) const {
+    return layer_.Project(
+        name + ".1", rows, layer_.Project(name + ".0", sizes_.value_dim, x));
   }
 
-  Vector Activated(const std::string& attn,
-                   const std::string& part,
-                   const Vector& x) {
-    Vector y = Part(attn, part, x, options_.conv, options_.conv_bias);
-    for (double& value : y) value = Silu(value);
-    return y;
-  }
-
-  Vector Decays(const std::string& attn, const Vector& x) const {
-    Vector d = Multiply(attn + "f_proj.1.weight",
-                        Multiply(attn + "f_proj.0.weight", x));
+  Vector Decays(const Vector& x) const {
+    const auto& a_log = layer_.Get("A_log", {sizes_.key_heads});
+    const auto& dt_bias = layer_.Get("dt_bias", {keys()});
+    Vector d = LowRank("f_proj", keys(), x);
     for (size_t i = 0; i < d.size(); ++i) {
-      d[i] = std::exp(-std::exp(T(attn + "A_log")[i / kKeyDim]) *
-                      Softplus(d[i] + T(attn + "dt_bias")[i]));
+      d[i] = std::exp(-std::exp(a_log[i / sizes_.key_dim]) *
+                      Softplus(d[i] + dt_bias[i]));
     }
     return d;
   }
 
-  Vector Gate(const std::string& name, const Vector& x) const {
-    Vector y = Multiply(name, x);
-    for (double& value : y) value = Sigmoid(value);
-    return y;
-  }
-
-  // S <- Diag(d) S;  S <- S + k (w * v - S^T (b * k))^T;  o = S^T q
-  Vector Mix(int /*layer*/, const std::string& attn, const Vector& x) override {
-    const Vector q = Activated(attn, "q", x);
-    const Vector k = Activated(attn, "k", x);
-    const Vector v = Activated(attn, "v", x);
-    const Vector d = Decays(attn, x);
-    const Vector b = Gate(attn + "b_proj.weight", x);
-    const Vector w = Gate(attn + "w_proj.weight", x);
-    Vector out;
-    for (int h = 0; h < options_.value_heads; ++h) {
-      const int key_head = h / (options_.value_heads / options_.heads);
-      const Vector key = UnitLength(HeadOf(k, key_head, kKeyDim));
-      Vector erased = HeadOf(b, key_head, kKeyDim);
-      for (size_t i = 0; i < erased.size(); ++i) {
-        erased[i] *= key[i] * (options_.negative_eigenvalues ? 2 : 1);
-      }
-      DenseState& state = State(attn + std::to_string(h));
-      state.Decay(HeadOf(d, key_head, kKeyDim), value_dim_);
-      Vector value = HeadOf(v, h, value_dim_);
-      const Vector write = HeadOf(w, h, value_dim_);
-      const Vector read = state.Read(erased, value.size());
-      for (size_t i = 0; i < value.size(); ++i) {
-        value[i] = write[i] * value[i] - read[i];
-      }
-      state.Write(key, value);
-      Vector query = UnitLength(HeadOf(q, key_head, kKeyDim));
-      for (double& element : query) element /= std::sqrt(double{kKeyDim});
-      const Vector normed =
-          Norm(state.Read(query, value_dim_), attn + "o_norm.weight", kEps);
-      out.insert(out.end(), normed.begin(), normed.end());
-    }
-    const Vector g = Multiply(attn + "g_proj.1.weight",
-                              Multiply(attn + "g_proj.0.weight", x));
-    for (size_t i = 0; i < out.size(); ++i) {
-      out[i] *= Sigmoid(g[i] + T(attn + "g_proj.1.bias")[i]);
-    }
-    return Multiply(attn + "o_proj.weight", out);
-  }
-
-  const Options options_;
-  const int value_dim_;
+  const ReferenceLayer layer_;
+  const HeadSizes sizes_;
+  const double erase_;
+  ReferenceQkv qkv_;
+  std::vector<DenseState> states_;
 };
 
-class Gdn2Test : public testing::TestWithParam<Options> {};
-
-TEST_P(Gdn2Test, ScoresAreThoseOfTheFormulas) {
-  Gdn2Reference reference(GetParam());
-  ExpectScoresOfTheFormulas(reference);
+// About e^-3 a token, where it is about e^-0.1 otherwise.
+void DecayStrongly(const std::string& name, std::vector<float>& values) {
+  if (!name.ends_with("dt_bias")) return;
+  for (float& value : values) value += 5;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Options,
-    Gdn2Test,
-    testing::Values(Options{.name = "as_by_default"},
-                    Options{.name = "grouped_values", .value_heads = 6},
-                    Options{.name = "wide_values", .expand_v = 2},
-                    Options{.name = "no_convolution", .conv = false},
-                    Options{.name = "convolution_with_bias", .conv_bias = true},
-                    Options{.name = "strong_decay", .decay_shift = 3},
-                    Options{.name = "negative_eigenvalues",
-                            .negative_eigenvalues = true},
-                    Options{.name = "most_at_once",
-                            .heads = 1,
-                            .value_heads = 3,
-                            .expand_v = 0.75,
-                            .conv = false,
-                            .negative_eigenvalues = true}),
-    [](const testing::TestParamInfo<Options>& info) {
-      return std::string(info.param.name);
-    });
+INSTANTIATE_TEST_SUITE_P(Gdn2,
+                         FormulaTest,
+                         testing::ValuesIn(FormulasOf<Reference>(
+                             Config(),
+                             {{"as_by_default"},
+                              {"grouped_values", {{"num_v_heads", 6}}},
+                              {"wide_values", {{"expand_v", 2}}},
+                              {"no_convolution", {{"use_short_conv", false}}},
+                              {"convolution_with_bias", {{"conv_bias", true}}},
+                              {"strong_decay", json::object(), DecayStrongly},
+                              {"negative_eigenvalues",
+                               {{"allow_neg_eigval", true}}},
+                              {"most_at_once",
+                               {{"num_heads", 1},
+                                {"num_v_heads", 3},
+                                {"expand_v", 0.75},
+                                {"use_short_conv", false},
+                                {"allow_neg_eigval", true}}}})),
+                         FormulaName);
 
 // Each row of a tensor `times` over, one after the other.
 void RepeatRows(TensorFile& file,
@@ -198,17 +155,7 @@ TEST(Gdn2IdentityTest, OneGateForAllChannelsIsKda) {
   }
   copy.Write();
 
-  for (const size_t piece : {200, 7}) {
-    const std::vector<float> scores = ScoresOf(copy.path(), 259, 200, piece);
-    const std::vector<float> kda =
-        ScoresOf(SourcePath("tests/golden/fla_kda"), 259, 200, piece);
-
-    ASSERT_EQ(scores.size(), 199U);
-    ASSERT_EQ(kda.size(), 199U);
-    for (size_t i = 0; i < scores.size(); ++i) {
-      ASSERT_NEAR(scores[i], kda[i], 5e-5) << "token " << i + 1;
-    }
-  }
+  ExpectSameScores(copy.path(), SourcePath("tests/golden/fla_kda"), 5e-5);
 }
 
 }  // namespace

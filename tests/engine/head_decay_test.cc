@@ -1,295 +1,207 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // weir_simple_gla and weir_lightning, one decay a head and no correction,
-// against forward passes written anew from the published formulas.
+// against their formulas in fp64.
 #include <cmath>
-#include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "tests/engine/fla_reference.h"
+#include "tests/engine/formula_case.h"
 
 namespace weir::engine {
 namespace {
 
 using nlohmann::json;
 
-constexpr int kHeads = 3;
+constexpr size_t kHeads = 3;
 
-struct GlaOptions {
-  const char* name;
-  double expand_k = 1;
-  double expand_v = 1;
-  bool conv = true;
-  bool conv_bias = false;
-  const char* gate = "swish";
-  bool fused = true;
-  double normalizer = 16;
-};
+json SimpleGlaConfig() {
+  return SmallDecoder("weir_simple_gla",
+                      {{"num_heads", kHeads},
+                       {"expand_k", 1},
+                       {"expand_v", 1},
+                       {"use_short_conv", true},
+                       {"conv_size", 3},
+                       {"conv_bias", false},
+                       {"gate_fn", "swish"},
+                       {"fuse_norm", true},
+                       {"gate_logit_normalizer", 16}});
+}
 
-class SimpleGlaReference : public FlaReference {
+class SimpleGlaReference : public ReferenceMixer {
  public:
-  explicit SimpleGlaReference(const GlaOptions& options)
-      : options_(options),
-        key_dim_(static_cast<int>(kHidden * options.expand_k / kHeads)),
-        value_dim_(static_cast<int>(kHidden * options.expand_v / kHeads)) {}
+  SimpleGlaReference(const json& config, const ReferenceLayer& layer)
+      : layer_(layer),
+        sizes_(config),
+        gate_(config.at("gate_fn").get<std::string>()),
+        fused_(gate_ == "swish" && config.at("fuse_norm").get<bool>()),
+        normalizer_(config.at("gate_logit_normalizer").get<double>()),
+        qkv_(config, layer),
+        states_(kHeads, DenseState(sizes_.key_dim, sizes_.value_dim)) {}
 
- protected:
-  // What of q, k and v reaches the recurrence of a head.
-  struct Head {
-    Vector q;
-    Vector k;
-    Vector v;
-  };
-
-  virtual void AddDecay(const std::string& attn) {
-    Add(attn + "gk_proj.weight", {kHeads, kHidden}, 0.5F);
-    Add(attn + "gk_proj.bias", {kHeads}, 1);
+  Vector Step(const Vector& x) override {
+    const ReferenceQkv::Heads now = qkv_.Step(x);
+    const Vector gk = layer_.Project("gk_proj", kHeads, x);
+    std::vector<Vector> o;
+    for (size_t h = 0; h < kHeads; ++h) {
+      const double decay = std::exp(-Softplus(-gk[h]) / normalizer_);
+      const Vector q =
+          Scaled(now.q[h], 1 / std::sqrt(static_cast<double>(sizes_.key_dim)));
+      o.push_back(layer_.RmsNorm(fused_ ? "g_norm_swish_gate" : "g_norm",
+                                 1e-5,
+                                 Readout(h, decay, q, now.k[h], now.v[h])));
+    }
+    const Vector out = Joined(o);
+    const Vector g = Each(gate_ == "sigmoid" ? Sigmoid : Silu,
+                          layer_.Project("g_proj", out.size(), x));
+    return layer_.Project("o_proj", x.size(), Times(out, g));
   }
 
+ protected:
   // S <- d S + k v^T;  o = S^T q
-  virtual Vector Readout(const std::string& attn,
-                         int head,
-                         const Vector& x,
-                         const Head& now) {
-    const double gk = Multiply(attn + "gk_proj.weight", x)[head] +
-                      T(attn + "gk_proj.bias")[head];
-    const double decay = std::exp(-Softplus(-gk) / options_.normalizer);
-    DenseState& state = State(attn + std::to_string(head));
-    state.Decay(Vector(now.k.size(), decay), now.v.size());
-    state.Write(now.k, now.v);
-    return state.Read(now.q, now.v.size());
+  virtual Vector Readout(size_t head,
+                         double decay,
+                         const Vector& q,
+                         const Vector& k,
+                         const Vector& v) {
+    DenseState& state = states_[head];
+    state.Decay(Vector(k.size(), decay));
+    state.Write(k, v);
+    return state.Read(q);
   }
 
  private:
-  json MixerConfig() const override {
-    return {{"model_type", "weir_simple_gla"},
-            {"num_heads", kHeads},
-            {"expand_k", options_.expand_k},
-            {"expand_v", options_.expand_v},
-            {"use_short_conv", options_.conv},
-            {"conv_size", kConvWidth},
-            {"conv_bias", options_.conv_bias},
-            {"gate_fn", options_.gate},
-            {"fuse_norm", options_.fused},
-            {"gate_logit_normalizer", options_.normalizer}};
-  }
-
-  std::string NormName() const {
-    return options_.fused && std::string(options_.gate) == "swish"
-               ? "g_norm_swish_gate.weight"
-               : "g_norm.weight";
-  }
-
-  void AddMixer(const std::string& attn) override {
-    const int values = kHeads * value_dim_;
-    AddPart(attn, "q", kHeads * key_dim_, options_.conv, options_.conv_bias);
-    AddPart(attn, "k", kHeads * key_dim_, options_.conv, options_.conv_bias);
-    AddPart(attn, "v", values, options_.conv, options_.conv_bias);
-    AddDecay(attn);
-    Add(attn + "g_proj.weight", {values, kHidden}, 0.3F);
-    Add(attn + NormName(), {value_dim_}, 0.1F, 1);
-    Add(attn + "o_proj.weight", {kHidden, values}, 0.2F);
-  }
-
-  Vector Activated(const std::string& attn,
-                   const std::string& part,
-                   const Vector& x) {
-    Vector y = Part(attn, part, x, options_.conv, options_.conv_bias);
-    if (options_.conv) {
-      for (double& value : y) value = Silu(value);
-    }
-    return y;
-  }
-
-  Vector Mix(int /*layer*/, const std::string& attn, const Vector& x) override {
-    const Vector q = Activated(attn, "q", x);
-    const Vector k = Activated(attn, "k", x);
-    const Vector v = Activated(attn, "v", x);
-    Vector out;
-    for (int h = 0; h < kHeads; ++h) {
-      Head now = {HeadOf(q, h, key_dim_),
-                  HeadOf(k, h, key_dim_),
-                  HeadOf(v, h, value_dim_)};
-      for (double& value : now.q) value /= std::sqrt(double(key_dim_));
-      const Vector normed =
-          Norm(Readout(attn, h, x, now), attn + NormName(), kEps);
-      out.insert(out.end(), normed.begin(), normed.end());
-    }
-    const Vector g = Multiply(attn + "g_proj.weight", x);
-    const bool sigmoid = std::string(options_.gate) == "sigmoid";
-    for (size_t i = 0; i < out.size(); ++i) {
-      out[i] *= sigmoid ? Sigmoid(g[i]) : Silu(g[i]);
-    }
-    return Multiply(attn + "o_proj.weight", out);
-  }
-
-  const GlaOptions options_;
-  const int key_dim_;
-  const int value_dim_;
+  const ReferenceLayer layer_;
+  const HeadSizes sizes_;
+  const std::string gate_;
+  const bool fused_;
+  const double normalizer_;
+  ReferenceQkv qkv_;
+  std::vector<DenseState> states_;
 };
 
-class SimpleGlaTest : public testing::TestWithParam<GlaOptions> {};
-
-TEST_P(SimpleGlaTest, ScoresAreThoseOfTheFormulas) {
-  SimpleGlaReference reference(GetParam());
-  ExpectScoresOfTheFormulas(reference);
-}
-
 INSTANTIATE_TEST_SUITE_P(
-    Options,
-    SimpleGlaTest,
-    testing::Values(
-        GlaOptions{.name = "as_by_default"},
-        GlaOptions{.name = "wide_values", .expand_k = 0.5, .expand_v = 2},
-        GlaOptions{.name = "no_convolution", .conv = false},
-        GlaOptions{.name = "convolution_with_bias", .conv_bias = true},
-        GlaOptions{.name = "sigmoid_gate", .gate = "sigmoid"},
-        GlaOptions{.name = "silu_gate", .gate = "silu"},
-        GlaOptions{.name = "norm_apart", .fused = false},
-        GlaOptions{.name = "strong_decay", .normalizer = 0.25}),
-    [](const testing::TestParamInfo<GlaOptions>& info) {
-      return std::string(info.param.name);
-    });
+    SimpleGla,
+    FormulaTest,
+    testing::ValuesIn(FormulasOf<SimpleGlaReference>(
+        SimpleGlaConfig(),
+        {{"as_by_default"},
+         {"wide_values", {{"expand_k", 0.5}, {"expand_v", 2}}},
+         {"no_convolution", {{"use_short_conv", false}}},
+         {"convolution_with_bias", {{"conv_bias", true}}},
+         {"sigmoid_gate", {{"gate_fn", "sigmoid"}}},
+         {"silu_gate", {{"gate_fn", "silu"}}},
+         {"norm_apart", {{"fuse_norm", false}}},
+         {"strong_decay", {{"gate_logit_normalizer", 0.25}}}})),
+    FormulaName);
+
+double Gamma(size_t head) {
+  return 1 - std::exp2(-5 - static_cast<double>(head));
+}
 
 // With decays that heed no token it is RetNet's retention before the rotation:
 // in its parallel form o_t is the sum of gamma^(t-s) (q_t . k_s) v_s.
 class RetentionReference final : public SimpleGlaReference {
  public:
-  RetentionReference() : SimpleGlaReference({.name = ""}) {}
+  using SimpleGlaReference::SimpleGlaReference;
 
  private:
-  static double Gamma(int head) { return 1 - std::exp2(-5 - head); }
+  struct Written {
+    Vector k;
+    Vector v;
+  };
 
-  // The gate's power of 1/16 makes of it gamma.
-  void AddDecay(const std::string& attn) override {
-    Add(attn + "gk_proj.weight", {kHeads, kHidden}, 0);
-    std::vector<float> bias;
-    for (int h = 0; h < kHeads; ++h) {
-      const double gate = std::pow(Gamma(h), 16);
-      bias.push_back(static_cast<float>(std::log(gate / (1 - gate))));
-    }
-    Set(attn + "gk_proj.bias", {kHeads}, bias);
-  }
-
-  Vector Readout(const std::string& attn,
-                 int head,
-                 const Vector& /*x*/,
-                 const Head& now) override {
-    std::vector<Head>& past = past_[attn + std::to_string(head)];
-    past.push_back(now);
-    Vector o(now.v.size(), 0.0);
+  Vector Readout(size_t head,
+                 double /*decay*/,
+                 const Vector& q,
+                 const Vector& k,
+                 const Vector& v) override {
+    std::vector<Written>& past = past_[head];
+    past.push_back({k, v});
+    Vector o(v.size(), 0.0);
     for (size_t s = 0; s < past.size(); ++s) {
-      double score =
+      const double kept =
           std::pow(Gamma(head), static_cast<double>(past.size() - 1 - s));
-      double product = 0;
-      for (size_t i = 0; i < now.q.size(); ++i) {
-        product += now.q[i] * past[s].k[i];
-      }
-      score *= product;
-      for (size_t j = 0; j < o.size(); ++j) o[j] += score * past[s].v[j];
+      o = Plus(o, Scaled(past[s].v, kept * Dot(q, past[s].k)));
     }
     return o;
   }
 
-  std::map<std::string, std::vector<Head>> past_;
+  std::vector<Written> past_[kHeads];
 };
 
-TEST(SimpleGlaIdentityTest, ConstantGatesMakeItRetention) {
-  RetentionReference reference;
-  ExpectScoresOfTheFormulas(reference);
+// The gate's power of 1/16 makes of it gamma.
+void HoldDecays(const std::string& name, std::vector<float>& values) {
+  if (name.ends_with("gk_proj.weight")) values.assign(values.size(), 0);
+  if (!name.ends_with("gk_proj.bias")) return;
+  for (size_t h = 0; h < values.size(); ++h) {
+    const double gate = std::pow(Gamma(h), 16);
+    values[h] = static_cast<float>(std::log(gate / (1 - gate)));
+  }
 }
 
-struct LightningOptions {
-  const char* name;
-  const char* slopes = nullptr;  // by default
-  int head_dim = 0;              // by default
-};
+INSTANTIATE_TEST_SUITE_P(ConstantGatesMakeSimpleGlaRetention,
+                         FormulaTest,
+                         testing::Values(FormulaOf<RetentionReference>(
+                             "retention", SimpleGlaConfig(), HoldDecays)),
+                         FormulaName);
 
-class LightningReference final : public FlaReference {
+class LightningReference final : public ReferenceMixer {
  public:
-  explicit LightningReference(const LightningOptions& options)
-      : options_(options),
-        dim_(options.head_dim == 0 ? kHidden / kHeads : options.head_dim) {}
+  LightningReference(const json& config, const ReferenceLayer& layer)
+      : layer_(layer),
+        layers_(config.at("num_hidden_layers").get<double>()),
+        dim_(HeadSizes(config).key_dim),
+        fla_(config.value("slopes", "minimax") == "fla"),
+        states_(kHeads, DenseState(dim_, dim_)) {}
+
+  // qkv of a head are three heads next to each other.
+  Vector Step(const Vector& x) override {
+    const size_t width = kHeads * dim_;
+    const auto qkv = HeadsOf(
+        Each(Silu, layer_.Project("qkv_proj", 3 * width, x)), 3 * kHeads, dim_);
+    std::vector<Vector> o;
+    for (size_t h = 0; h < kHeads; ++h) {
+      DenseState& state = states_[h];
+      state.Decay(Vector(dim_, Decay(static_cast<double>(h))));
+      state.Write(qkv[3 * h + 1], qkv[3 * h + 2]);
+      const Vector read = state.Read(qkv[3 * h]);
+      o.push_back(fla_ ? Scaled(read, 1 / std::sqrt(static_cast<double>(dim_)))
+                       : read);
+    }
+    const Vector gate = Each(Sigmoid, layer_.Project("output_gate", width, x));
+    return layer_.Project("out_proj",
+                          x.size(),
+                          Times(layer_.RmsNorm("norm", 1e-6, Joined(o)), gate));
+  }
 
  private:
-  json MixerConfig() const override {
-    json config = {{"model_type", "weir_lightning"}, {"num_heads", kHeads}};
-    if (options_.slopes != nullptr) config["slopes"] = options_.slopes;
-    if (options_.head_dim != 0) config["head_dim"] = options_.head_dim;
-    return config;
-  }
-
-  void AddMixer(const std::string& attn) override {
-    const int width = kHeads * dim_;
-    Add(attn + "qkv_proj.weight", {3 * width, kHidden}, 0.3F);
-    Add(attn + "output_gate.weight", {width, kHidden}, 0.3F);
-    Add(attn + "norm.weight", {width}, 0.1F, 1);
-    Add(attn + "out_proj.weight", {kHidden, width}, 0.2F);
-  }
-
-  bool IsFla() const {
-    return options_.slopes != nullptr && std::string(options_.slopes) == "fla";
-  }
-
-  double Decay(int layer, int head) const {
-    if (IsFla()) {
-      return std::exp(-8.0 * head / kHeads * (1 - layer / double(kLayers)));
-    }
-    const double rest = 1 - layer / (kLayers - 1 + 1e-5) + 1e-5;
+  double Decay(double head) const {
+    const double layer = layer_.index();
+    if (fla_) return std::exp(-8.0 * head / kHeads * (1 - layer / layers_));
+    const double rest = 1 - layer / (layers_ - 1 + 1e-5) + 1e-5;
     return std::exp(-std::pow(std::pow(2, 8.0 / kHeads), -(head + 1)) * rest);
   }
 
-  // qkv of a head are three heads next to each other.
-  Vector Mix(int layer, const std::string& attn, const Vector& x) override {
-    Vector qkv = Multiply(attn + "qkv_proj.weight", x);
-    for (double& value : qkv) value = Silu(value);
-    Vector all;
-    for (int h = 0; h < kHeads; ++h) {
-      Vector q = HeadOf(qkv, 3 * h, dim_);
-      if (IsFla()) {
-        for (double& value : q) value /= std::sqrt(double(dim_));
-      }
-      DenseState& state = State(attn + std::to_string(h));
-      state.Decay(Vector(q.size(), Decay(layer, h)), q.size());
-      state.Write(HeadOf(qkv, 3 * h + 1, dim_), HeadOf(qkv, 3 * h + 2, dim_));
-      const Vector o = state.Read(q, q.size());
-      all.insert(all.end(), o.begin(), o.end());
-    }
-    Vector out = Norm(all, attn + "norm.weight", 1e-6);
-    const Vector gate = Multiply(attn + "output_gate.weight", x);
-    for (size_t i = 0; i < out.size(); ++i) out[i] *= Sigmoid(gate[i]);
-    return Multiply(attn + "out_proj.weight", out);
-  }
-
-  const LightningOptions options_;
-  const int dim_;
+  const ReferenceLayer layer_;
+  const double layers_;
+  const size_t dim_;
+  const bool fla_;
+  std::vector<DenseState> states_;
 };
 
-class LightningTest : public testing::TestWithParam<LightningOptions> {};
-
-TEST_P(LightningTest, ScoresAreThoseOfTheFormulas) {
-  LightningReference reference(GetParam());
-  ExpectScoresOfTheFormulas(reference);
-}
-
 INSTANTIATE_TEST_SUITE_P(
-    Options,
-    LightningTest,
-    testing::Values(LightningOptions{.name = "as_by_default"},
-                    LightningOptions{.name = "minimax_by_name",
-                                     .slopes = "minimax",
-                                     .head_dim = 12},
-                    LightningOptions{.name = "fla", .slopes = "fla"},
-                    LightningOptions{.name = "fla_wide_heads",
-                                     .slopes = "fla",
-                                     .head_dim = 20}),
-    [](const testing::TestParamInfo<LightningOptions>& info) {
-      return std::string(info.param.name);
-    });
+    Lightning,
+    FormulaTest,
+    testing::ValuesIn(FormulasOf<LightningReference>(
+        SmallDecoder("weir_lightning", {{"num_heads", kHeads}}),
+        {{"as_by_default"},
+         {"minimax_by_name", {{"slopes", "minimax"}, {"head_dim", 12}}},
+         {"fla", {{"slopes", "fla"}}},
+         {"fla_wide_heads", {{"slopes", "fla"}, {"head_dim", 20}}}})),
+    FormulaName);
 
 }  // namespace
 }  // namespace weir::engine

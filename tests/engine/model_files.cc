@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 #include "base/check.h"
 #include "gtest/gtest.h"
@@ -100,8 +101,12 @@ std::vector<float> TensorFile::Floats(const std::string& name) const {
 }
 
 ModelCopy::ModelCopy(const std::string& relative)
-    : config(json::parse(ReadFileBytes(SourcePath(relative + "/config.json")))),
-      weights(TensorFile::Read(SourcePath(relative + "/model.safetensors"))) {
+    : ModelCopy(
+          json::parse(ReadFileBytes(SourcePath(relative + "/config.json"))),
+          TensorFile::Read(SourcePath(relative + "/model.safetensors"))) {}
+
+ModelCopy::ModelCopy(json config, TensorFile weights)
+    : config(std::move(config)), weights(std::move(weights)) {
   Write();
 }
 

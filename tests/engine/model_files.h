@@ -53,10 +53,12 @@ struct TensorFile {
   std::vector<float> Floats(const std::string& name) const;  // of F32
 };
 
-// A temporary copy of a small model of the source tree.
+// A small model in a temporary folder: a copy of one of the source tree, or of
+// what a test made.
 class ModelCopy {
  public:
   explicit ModelCopy(const std::string& relative);
+  ModelCopy(nlohmann::json config, TensorFile weights);
 
   const std::string& path() const { return folder_.path(); }
   std::string File(const std::string& name) const { return folder_.File(name); }

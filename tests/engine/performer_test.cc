@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <memory>
 #include <random>
 #include <string>
 #include <utility>
@@ -23,27 +22,19 @@ namespace {
 using nlohmann::json;
 
 json Config() {
-  return {{"model_type", "weir_performer"},
-          {"hidden_size", 24},
-          {"num_hidden_layers", 2},
-          {"vocab_size", 50},
-          {"intermediate_size", 40},
-          {"norm_eps", 1e-5},
-          {"num_heads", 2},
-          {"num_features", 30}};
+  return SmallDecoder("weir_performer",
+                      {{"num_heads", 2}, {"num_features", 30}});
 }
 
 struct Options {
   explicit Options(const json& config)
-      : heads(config.at("num_heads").get<size_t>()),
-        features(config.at("num_features").get<size_t>()),
+      : features(config.at("num_features").get<size_t>()),
         relu(config.value("kernel", "favor") == "relu"),
         shared(config.value("shared_features", true)),
         scaled(config.value("normalize_data", true)),
         feature_eps(config.value("feature_eps", relu ? 1e-3 : 1e-4)),
         eps(config.value("normalizer_eps", 1e-6)) {}
 
-  size_t heads;
   size_t features;
   bool relu;
   bool shared;
@@ -61,24 +52,20 @@ struct Projected {
 // What all forms of the formula have in common.
 class Base : public ReferenceMixer {
  public:
-  Base(const json& config, const ReferenceWeights& weights, std::string prefix)
-      : options_(config), weights_(weights), prefix_(std::move(prefix)) {}
+  Base(const json& config, const ReferenceLayer& layer)
+      : options_(config),
+        layer_(layer),
+        heads_(HeadSizes(config).heads),
+        qkv_(config, layer) {}
 
   Vector Step(const Vector& x) override {
-    const Vector q = weights_.Project(prefix_ + "q_proj", x);
-    const Vector k = weights_.Project(prefix_ + "k_proj", x);
-    const Vector v = weights_.Project(prefix_ + "v_proj", x);
-    const size_t values = v.size() / options_.heads;
-    Vector o;
-    for (size_t h = 0; h < options_.heads; ++h) {
-      const auto at = v.begin() + static_cast<int64_t>(h * values);
-      const Vector head = Head(h,
-                               Project(h, q),
-                               Project(h, k),
-                               Vector(at, at + static_cast<int64_t>(values)));
-      o.insert(o.end(), head.begin(), head.end());
+    const ReferenceQkv::Heads now = qkv_.Step(x);
+    std::vector<Vector> o;
+    for (size_t h = 0; h < heads_; ++h) {
+      o.push_back(
+          Head(h, Project(h, now.q[h]), Project(h, now.k[h]), now.v[h]));
     }
-    return weights_.Project(prefix_ + "o_proj", o);
+    return layer_.Project("o_proj", x.size(), Joined(o));
   }
 
  protected:
@@ -88,19 +75,17 @@ class Base : public ReferenceMixer {
                       const Vector& v) = 0;
 
   Projected Project(size_t head, const Vector& x) const {
-    const auto& matrix = weights_[prefix_ + "projection_matrix"];
-    const size_t dim = x.size() / options_.heads;
+    const size_t features = options_.features;
     const double c =
-        options_.scaled ? std::pow(static_cast<double>(dim), -0.25) : 1;
-    const size_t first = options_.shared ? 0 : head * options_.features * dim;
-    Projected out;
-    out.u.resize(options_.features, 0.0);
-    for (size_t i = 0; i < dim; ++i) {
-      const double value = c * x[head * dim + i];
-      out.half += value * value / 2;
-      for (size_t r = 0; r < options_.features; ++r) {
-        out.u[r] += matrix[first + r * dim + i] * value;
-      }
+        options_.scaled ? std::pow(static_cast<double>(x.size()), -0.25) : 1;
+    const Vector scaled = Scaled(x, c);
+    std::vector<size_t> shape = {features, x.size()};
+    if (!options_.shared) shape.insert(shape.begin(), heads_);
+    const float* row = layer_.Get("projection_matrix", shape).data() +
+                       (options_.shared ? 0 : head * features * x.size());
+    Projected out = {.u = {}, .half = Dot(scaled, scaled) / 2};
+    for (size_t r = 0; r < features; ++r, row += x.size()) {
+      out.u.push_back(Dot(scaled, Vector(row, row + x.size())));
     }
     return out;
   }
@@ -108,8 +93,9 @@ class Base : public ReferenceMixer {
   const Options options_;
 
  private:
-  const ReferenceWeights& weights_;
-  const std::string prefix_;
+  const ReferenceLayer layer_;
+  const size_t heads_;
+  ReferenceQkv qkv_;
 };
 
 double MaxOf(const Vector& x) { return *std::max_element(x.begin(), x.end()); }
@@ -222,50 +208,56 @@ class Online final : public Base {
   std::map<size_t, State> states_;
 };
 
-template <typename Reference>
-MakeReference ReferenceOf(const json& config) {
-  return [config](const ReferenceWeights& weights, const std::string& prefix) {
-    return std::make_unique<Reference>(config, weights, prefix);
-  };
-}
-
 json Relu() {
   json config = Config();
   config["kernel"] = "relu";
   return config;
 }
 
-std::vector<json> Variants() {
-  json of_heads = Config();
-  of_heads["shared_features"] = false;
-  of_heads["qkv_bias"] = true;
-  of_heads["out_bias"] = true;
-  json wide = Config();
-  wide["head_dim"] = 16;
-  wide["value_dim"] = 32;
-  wide["num_features"] = 64;
-  wide["feature_eps"] = 0.01;
-  wide["normalizer_eps"] = 1e-3;
-  json relu_of_heads = Relu();
-  relu_of_heads["shared_features"] = false;
-  relu_of_heads["normalize_data"] = false;
-  relu_of_heads["normalizer_eps"] = 0.1;
-  return {Config(), of_heads, wide, Relu(), relu_of_heads};
+json ReluOfHeads() {
+  json config = Relu();
+  config.update({{"shared_features", false},
+                 {"normalize_data", false},
+                 {"normalizer_eps", 0.1}});
+  return config;
 }
+
+template <typename Reference>
+std::vector<Formula> Formulas() {
+  return FormulasOf<Reference>(
+      Config(),
+      {{"as_by_default"},
+       {"of_heads",
+        {{"shared_features", false}, {"qkv_bias", true}, {"out_bias", true}}},
+       {"wide",
+        {{"head_dim", 16},
+         {"value_dim", 32},
+         {"num_features", 64},
+         {"feature_eps", 0.01},
+         {"normalizer_eps", 1e-3}}},
+       {"relu", Relu()},
+       {"relu_of_heads", ReluOfHeads()}});
+}
+
+// Against the published formula on every prefix.
+INSTANTIATE_TEST_SUITE_P(Performer,
+                         FormulaTest,
+                         testing::ValuesIn(Formulas<Published>()),
+                         FormulaName);
 
 // In fp64 alone: what the server computes is the published formula on every
 // prefix, for keys whose maximum rises and falls.
 TEST(PerformerTest, AnOnlineMaximumIsThePublishedFormulaOnEveryPrefix) {
-  for (const json& config : Variants()) {
-    SCOPED_TRACE(config.dump());
-    const MixerCase mixer(config, 7);
+  for (const Formula& formula : Formulas<Published>()) {
+    SCOPED_TRACE(formula.name);
+    const FormulaCase mixer(formula);
     std::vector<float> x = mixer.Input(60);
     for (size_t i = 0; i < x.size(); ++i) {
       const size_t token = i / 24;
       x[i] *= 1 + 2 * std::sin(static_cast<float>(token) / 5);
     }
-    Published published(config, mixer.weights(), "");
-    Online online(config, mixer.weights(), "");
+    Published published(formula.config, mixer.layer());
+    Online online(formula.config, mixer.layer());
     for (size_t at = 0; at < x.size(); at += 24) {
       const Vector token(x.begin() + static_cast<int64_t>(at),
                          x.begin() + static_cast<int64_t>(at + 24));
@@ -278,37 +270,23 @@ TEST(PerformerTest, AnOnlineMaximumIsThePublishedFormulaOnEveryPrefix) {
   }
 }
 
-TEST(PerformerTest, IsThePublishedFormulaOnEveryPrefix) {
-  for (const json& config : Variants()) {
-    SCOPED_TRACE(config.dump());
-    ExpectMixer(config, ReferenceOf<Published>(config));
-  }
-}
-
-TEST(PerformerTest, ScoresAreThoseOfTheFormula) {
-  for (const json& config : Variants()) {
-    SCOPED_TRACE(config.dump());
-    ExpectScores(config, ReferenceOf<Published>(config));
-  }
-}
-
 TEST(PerformerTest, HoldsOverALongStream) {
   for (const json& config : {Config(), Relu()}) {
     SCOPED_TRACE(config.dump());
-    ExpectLongStream(config, ReferenceOf<Online>(config), 0);
+    ExpectLongStream(FormulaOf<Online>("", config), 0);
   }
 }
 
 TEST(PerformerTest, HoldsOverOneTokenAgainAndAgain) {
   for (const json& config : {Config(), Relu()}) {
     SCOPED_TRACE(config.dump());
-    ExpectLongStream(config, ReferenceOf<Online>(config), 1);
+    ExpectLongStream(FormulaOf<Online>("", config), 1);
   }
 }
 
 // Keys a hundred times as long: e^u alone would overflow fp32 by far.
 TEST(PerformerTest, KeysOfAnyLengthStayFinite) {
-  MixerCase mixer(Config(), 7);
+  FormulaCase mixer(FormulaOf<Online>("", Config()));
   std::vector<float> x = mixer.Input(100);
   for (size_t i = 0; i < x.size() / 2; ++i) x[i] *= 100;
   for (const Form form : {Form::kRecurrent, Form::kChunk}) {
@@ -346,9 +324,7 @@ TEST(PerformerTest, FavorFeaturesEstimateTheSoftmaxKernel) {
 }
 
 TEST(ParseConfigTest, ReadsTheOptionsOfThePerformer) {
-  const auto plain = Parse(Config());
-  ASSERT_TRUE(plain.ok()) << plain.status();
-  const PerformerShape shape = As<Performer>(LayerOf(*plain)[0]).shape();
+  const PerformerShape shape = ShapeOf<Performer>(Config());
   EXPECT_EQ(shape.kernel, PerformerKernel::kFavor);
   EXPECT_EQ(shape.features, 30);
   EXPECT_TRUE(shape.shared_features);
@@ -356,9 +332,7 @@ TEST(ParseConfigTest, ReadsTheOptionsOfThePerformer) {
   EXPECT_EQ(shape.feature_eps, 1e-4F);
   EXPECT_EQ(shape.eps, 1e-6F);
 
-  const auto relu = Parse(Variants()[4]);
-  ASSERT_TRUE(relu.ok()) << relu.status();
-  const PerformerShape other = As<Performer>(LayerOf(*relu)[0]).shape();
+  const PerformerShape other = ShapeOf<Performer>(ReluOfHeads());
   EXPECT_EQ(other.kernel, PerformerKernel::kRelu);
   EXPECT_FALSE(other.shared_features);
   EXPECT_FALSE(other.scaled);
@@ -369,11 +343,6 @@ TEST(ParseConfigTest, ReadsTheOptionsOfThePerformer) {
 TEST(ParseConfigTest, RefusesPerformerValuesOutOfRangeByTheirKey) {
   ExpectRefused(Config(),
                 {
-                    {"num_heads", "0"},
-                    {"num_heads", "5"},
-                    {"head_dim", "0"},
-                    {"value_dim", "1025"},
-                    {"qkv_bias", "1"},
                     {"kernel", "\"cosine\""},
                     {"kernel", "1"},
                     {"num_features", "0"},
@@ -386,7 +355,8 @@ TEST(ParseConfigTest, RefusesPerformerValuesOutOfRangeByTheirKey) {
                     {"normalizer_eps", "0"},
                     {"normalizer_eps", "NaN"},
                     {"generalized_attention", "true"},
-                });
+                },
+                {kBadFlaDecoder, kBadPlainQkv});
 }
 
 }  // namespace

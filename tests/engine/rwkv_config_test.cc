@@ -90,15 +90,14 @@ TEST(ParseConfigTest, ReadsRwkv4) {
   json config = ConfigOf("tests/golden/rwkv");
   config["layer_norm_epsilon"] = 1e-6;
 
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->family, "rwkv");
-  EXPECT_EQ(parsed->trained_length, 8192u);
-  EXPECT_FLOAT_EQ(parsed->norm.eps, 1e-6F);
-  EXPECT_FLOAT_EQ(parsed->final_eps.value_or(0), 1e-5F);
-  EXPECT_EQ(As<Rwkv4>(LayerOf(*parsed)[0]).channels(), 64);
-  EXPECT_EQ(As<ChannelMix>(LayerOf(*parsed)[1]).intermediate(), 128);
+  EXPECT_EQ(parsed.family, "rwkv");
+  EXPECT_EQ(parsed.trained_length, 8192u);
+  EXPECT_FLOAT_EQ(parsed.norm.eps, 1e-6F);
+  EXPECT_FLOAT_EQ(parsed.final_eps.value_or(0), 1e-5F);
+  EXPECT_EQ(As<Rwkv4>(LayerOf(parsed)[0]).channels(), 64);
+  EXPECT_EQ(As<ChannelMix>(LayerOf(parsed)[1]).intermediate(), 128);
   config["attention_hidden_size"] = nullptr;
   config["intermediate_size"] = nullptr;
   config["hidden_size"] = 96;
@@ -110,13 +109,12 @@ TEST(ParseConfigTest, ReadsRwkv4) {
 TEST(ParseConfigTest, ReadsRwkv6) {
   json config = ConfigOf("tests/golden/fla_rwkv6");
 
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->family, "rwkv6");
-  EXPECT_EQ(parsed->names.first_norm, "model.layers.0.pre_norm");
-  EXPECT_EQ(As<ChannelMix>(LayerOf(*parsed)[1]).intermediate(), 96);
-  const Rwkv6Shape shape = As<Rwkv6>(LayerOf(*parsed)[0]).shape();
+  EXPECT_EQ(parsed.family, "rwkv6");
+  EXPECT_EQ(parsed.names.first_norm, "model.layers.0.pre_norm");
+  EXPECT_EQ(As<ChannelMix>(LayerOf(parsed)[1]).intermediate(), 96);
+  const Rwkv6Shape shape = As<Rwkv6>(LayerOf(parsed)[0]).shape();
   EXPECT_EQ(shape.heads, 2);
   EXPECT_EQ(shape.key_dim, 16);
   EXPECT_EQ(shape.value_dim, 32);
@@ -131,22 +129,21 @@ TEST(ParseConfigTest, ReadsRwkv6) {
 TEST(ParseConfigTest, ReadsRwkv7) {
   json config = ConfigOf("tests/golden/fla_rwkv7");
 
-  auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->family, "rwkv7");
-  EXPECT_TRUE(parsed->norm.centered);
-  EXPECT_TRUE(parsed->norm.bias);
-  EXPECT_EQ(parsed->names.first_norm, "model.layers.0.pre_norm");
-  EXPECT_EQ(As<ChannelMix>(LayerOf(*parsed)[1]).intermediate(), 96);
-  const Rwkv7Shape shape = As<Rwkv7>(LayerOf(*parsed)[0]).shape();
+  EXPECT_EQ(parsed.family, "rwkv7");
+  EXPECT_TRUE(parsed.norm.centered);
+  EXPECT_TRUE(parsed.norm.bias);
+  EXPECT_EQ(parsed.names.first_norm, "model.layers.0.pre_norm");
+  EXPECT_EQ(As<ChannelMix>(LayerOf(parsed)[1]).intermediate(), 96);
+  const Rwkv7Shape shape = As<Rwkv7>(LayerOf(parsed)[0]).shape();
   EXPECT_EQ(shape.heads, 2);
   EXPECT_EQ(shape.key_dim, 32);
   EXPECT_EQ(shape.value_dim, 32);
   EXPECT_EQ(shape.gate_rank, 8);
   EXPECT_TRUE(shape.first);
   EXPECT_FLOAT_EQ(shape.eps, 32e-5F);
-  EXPECT_FALSE(As<Rwkv7>(parsed->make_layer(1)[0]).shape().first);
+  EXPECT_FALSE(As<Rwkv7>(parsed.make_layer(1)[0]).shape().first);
 }
 
 TEST(ParseConfigTest, WhatRwkv7LeavesOpenFollowsTheRules) {
@@ -166,12 +163,11 @@ TEST(ParseConfigTest, WhatRwkv7LeavesOpenFollowsTheRules) {
     config.erase(key);
   }
 
-  const auto parsed = Parse(config);
+  const DecoderSpec parsed = Accepted(config);
 
-  ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_TRUE(parsed->names.first_norm.empty());
-  EXPECT_EQ(As<ChannelMix>(LayerOf(*parsed)[1]).intermediate(), 8192);
-  const Rwkv7Shape shape = As<Rwkv7>(LayerOf(*parsed)[0]).shape();
+  EXPECT_TRUE(parsed.names.first_norm.empty());
+  EXPECT_EQ(As<ChannelMix>(LayerOf(parsed)[1]).intermediate(), 8192);
+  const Rwkv7Shape shape = As<Rwkv7>(LayerOf(parsed)[0]).shape();
   EXPECT_EQ(shape.key_dim, 64);
   EXPECT_EQ(shape.value_dim, 64);
   EXPECT_EQ(shape.decay_rank, 128);  // 113 to the nearest multiple of 32
