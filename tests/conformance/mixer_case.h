@@ -37,7 +37,7 @@ using StateReading = void (*)(std::vector<NamedValues>& tensors);
 
 struct MixerRow {
   const char* name;    // of the tests: letters and digits
-  const char* config;  // config.json
+  std::string config;  // config.json
   // For mixers that can hold one state in several ways.
   StateReading reading = nullptr;
 };
