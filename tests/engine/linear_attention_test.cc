@@ -167,6 +167,18 @@ TEST(LinearAttentionTest, ScoresAreThoseOfTheFormulaWhereAHeadIsOneChannel) {
   ExpectScores(FormulaOf<Reference>("", config));
 }
 
+// Without the normaliser too, where the norm behind it would take a common
+// factor away: the drift of a long sum is none.
+TEST(LinearAttentionTest, HoldsOverOneTokenAgainAndAgain) {
+  for (const bool normalized : {false, true}) {
+    SCOPED_TRACE(normalized ? "normalised" : "not normalised");
+    json config = Config();
+    config["feature_map"] = "elu";
+    config["norm_feature_map"] = normalized;
+    ExpectLongStream(FormulaOf<Reference>("", config), 1);
+  }
+}
+
 // A tied map is one tensor with two names, and a checkpoint may hold both.
 TEST(TiedFeaturesTest, ASecondCopyUnderTheQueriesNameChangesNothing) {
   json config = Config();
