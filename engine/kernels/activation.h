@@ -15,6 +15,7 @@ enum class Activation {
   kNone,
   kTanh,
   kSigmoid,
+  kSilu,
   kRelu,
   kSquaredRelu,
   kEluPlusOne,  // x + 1 above zero, e^x below

@@ -29,6 +29,9 @@ void ActivateAll(Activation kind, float* x, int64_t count) {
     case Activation::kSigmoid:
       ForAll(x, count, [](Vec y) { return Sigmoid(y); });
       return;
+    case Activation::kSilu:
+      ForAll(x, count, [](Vec y) { return Silu(y); });
+      return;
     case Activation::kRelu:
       ForAll(x, count, [](Vec y) {
         const Vec zero = {};

@@ -58,14 +58,7 @@ struct KernelTable {
                    int64_t begin,
                    int64_t end);
   void (*gated_norm)(const GatedNormArgs& args, int64_t begin, int64_t end);
-  void (*l2_normalize_heads)(float* x,
-                             int64_t stride,
-                             int32_t heads,
-                             int32_t dim,
-                             float eps,
-                             float scale,
-                             int64_t begin,
-                             int64_t end);
+  void (*normalize_heads)(const HeadNormArgs& args, int64_t begin, int64_t end);
   void (*silu_multiply)(TokenRows gate,
                         TokenRows up,
                         int32_t width,

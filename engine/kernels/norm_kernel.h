@@ -131,26 +131,32 @@ void GatedNormRows(const GatedNormArgs& args, int64_t begin, int64_t end) {
   }
 }
 
-void L2NormalizeRows(float* x,
-                     int64_t stride,
-                     int32_t heads,
-                     int32_t dim,
-                     float eps,
-                     float scale,
-                     int64_t begin,
-                     int64_t end) {
+// What a head is multiplied by.
+WEIR_INLINE float HeadFactor(const HeadNormArgs& args, const float* x) {
+  Vec sum = {};
+  if (args.norm == HeadNorm::kL2) {
+    ForVectors(args.dim, [&](int i, int n) {
+      const Vec y = LoadN(x + i, n);
+      sum = Fma(y, y, sum);
+    });
+    return args.scale / __builtin_sqrtf(SumLanes(sum) + args.eps);
+  }
+  ForVectors(args.dim, [&](int i, int n) {
+    const Vec y = LoadN(x + i, n);
+    const Vec zero = {};
+    sum = sum + (y < zero ? -y : y);
+  });
+  const float total = SumLanes(sum);
+  return args.scale / (total < args.eps ? args.eps : total);
+}
+
+void NormalizeHeadRows(const HeadNormArgs& args, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
-    for (int64_t h = 0; h < heads; ++h) {
-      float* p = x + t * stride + h * dim;
-      Vec sum = {};
-      ForVectors(dim, [&](int i, int n) {
-        const Vec y = LoadN(p + i, n);
-        sum = Fma(y, y, sum);
-      });
-      const Vec factor =
-          Broadcast(scale / __builtin_sqrtf(SumLanes(sum) + eps));
-      ForVectors(dim, [&](int i, int n) {
-        StoreN(p + i, LoadN(p + i, n) * factor, n);
+    for (int64_t h = 0; h < args.heads; ++h) {
+      float* x = args.x + t * args.stride + h * args.dim;
+      const Vec factor = Broadcast(HeadFactor(args, x));
+      ForVectors(args.dim, [&](int i, int n) {
+        StoreN(x + i, LoadN(x + i, n) * factor, n);
       });
     }
   }

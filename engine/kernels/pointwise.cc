@@ -23,15 +23,8 @@ void GatedNorm(const GatedNormArgs& args, int64_t begin, int64_t end) {
   Kernels().gated_norm(args, begin, end);
 }
 
-void L2NormalizeHeads(float* x,
-                      int64_t stride,
-                      int32_t heads,
-                      int32_t dim,
-                      float eps,
-                      float scale,
-                      int64_t begin,
-                      int64_t end) {
-  Kernels().l2_normalize_heads(x, stride, heads, dim, eps, scale, begin, end);
+void NormalizeHeads(const HeadNormArgs& args, int64_t begin, int64_t end) {
+  Kernels().normalize_heads(args, begin, end);
 }
 
 void SiluMultiply(TokenRows gate,

@@ -60,16 +60,20 @@ struct GatedNormArgs {
 };
 void GatedNorm(const GatedNormArgs& args, int64_t begin, int64_t end);
 
-// Each head of x to length one, times scale: x * scale / sqrt(sum x^2 + eps).
-// In place. x [T][heads, dim].
-void L2NormalizeHeads(float* x,
-                      int64_t stride,  // floats between two tokens
-                      int32_t heads,
-                      int32_t dim,
-                      float eps,
-                      float scale,
-                      int64_t begin,
-                      int64_t end);
+// Each head of x to norm one, times scale, in place:
+//   kL2: x * scale / sqrt(sum x^2 + eps)
+//   kL1: x * scale / max(sum |x|, eps)
+enum class HeadNorm { kL2, kL1 };
+struct HeadNormArgs {
+  HeadNorm norm = HeadNorm::kL2;
+  int32_t heads = 0;
+  int32_t dim = 0;
+  float* x = nullptr;  // [T][heads, dim]
+  int64_t stride = 0;  // floats between two tokens
+  float eps = 0;
+  float scale = 1;
+};
+void NormalizeHeads(const HeadNormArgs& args, int64_t begin, int64_t end);
 
 // out = silu(gate) * up, or silu(gate) without an up (data == nullptr). gate
 // and up [T][width]; out [T, width], contiguous.

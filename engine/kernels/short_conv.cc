@@ -28,8 +28,8 @@ void ConvolveChannel(const ShortConvArgs& args,
       y += double{args.weight[i * args.channels + channel]} *
            inputs[t - first + i];
     }
-    args.out[t * args.out_stride + channel] =
-        static_cast<float>(y / (1 + std::exp(-y)));
+    if (channel >= args.plain) y /= 1 + std::exp(-y);
+    args.out[t * args.out_stride + channel] = static_cast<float>(y);
   }
   for (int64_t i = 0; i < args.width - 1; ++i) {
     state[i * args.channels] = static_cast<float>(inputs[last - first + i]);

@@ -4,6 +4,8 @@
 //
 //   y_t = silu(bias + sum_{i < W} weight[i][c] x_{t - W + 1 + i})
 //
+// The first `plain` channels go without the SiLU.
+//
 // The W - 1 inputs before a row's first token come from the state of its slot;
 // after its last token the state holds the last W - 1 inputs.
 //
@@ -22,6 +24,7 @@ struct ShortConvArgs {
   int32_t rows = 0;
   int32_t channels = 0;                 // C
   int32_t width = 0;                    // W, 2 to 8
+  int32_t plain = 0;                    // channels
   const int32_t* row_starts = nullptr;  // [rows + 1]
   const int32_t* slots = nullptr;       // [rows]
   TokenRows x;                          // [T][C]

@@ -24,7 +24,7 @@ struct ConvChannels {
 };
 
 // inputs[i] meets weight[i]. kWidth 0: any width.
-template <int kWidth>
+template <int kWidth, bool kSilu>
 WEIR_INLINE void ConvolveToken(const ShortConvArgs& args,
                                ConvChannels channels,
                                const float* const* inputs,
@@ -39,8 +39,14 @@ WEIR_INLINE void ConvolveToken(const ShortConvArgs& args,
           const float* weight = args.weight + int64_t{tap} * args.channels + c;
           sum = Fma(LoadN(weight, n), LoadN(inputs[tap] + c, n), sum);
         }
-        StoreN(out + c, Silu(sum), n);
+        StoreN(out + c, kSilu ? Silu(sum) : sum, n);
       });
+}
+
+// How many of the first of `part` go without the SiLU.
+WEIR_INLINE int PlainOf(const ShortConvArgs& args, ConvChannels part) {
+  const int count = args.plain - part.first;
+  return count < 0 ? 0 : count < part.count ? count : part.count;
 }
 
 template <int kWidth>
@@ -51,6 +57,9 @@ void ConvolveRow(const ShortConvArgs& args, int32_t row, ConvChannels part) {
   const int64_t channels = args.channels;
   float* state = args.state + args.slots[row] * args.state_stride;
   const float* x = args.x.data + first * args.x.stride;
+  const ConvChannels plain = {part.first, PlainOf(args, part)};
+  const ConvChannels silu = {part.first + plain.count,
+                             part.count - plain.count};
   for (int64_t t = 0; t < tokens; ++t) {
     const float* inputs[kWidthMax];
     for (int64_t i = 0; i <= history; ++i) {
@@ -58,8 +67,9 @@ void ConvolveRow(const ShortConvArgs& args, int32_t row, ConvChannels part) {
       inputs[i] = token < 0 ? state + (history + token) * channels
                             : x + token * args.x.stride;
     }
-    ConvolveToken<kWidth>(
-        args, part, inputs, args.out + (first + t) * args.out_stride);
+    float* out = args.out + (first + t) * args.out_stride;
+    ConvolveToken<kWidth, false>(args, plain, inputs, out);
+    ConvolveToken<kWidth, true>(args, silu, inputs, out);
   }
   // Upwards, so that a row of the state is read before it is written over.
   for (int64_t i = 0; i < history; ++i) {

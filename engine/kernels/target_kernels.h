@@ -67,7 +67,7 @@ constexpr KernelTable TargetKernels(const char* name) {
       .norm = NormRows,
       .add_norm = AddNormRows,
       .gated_norm = GatedNormRows,
-      .l2_normalize_heads = L2NormalizeRows,
+      .normalize_heads = NormalizeHeadRows,
       .silu_multiply = SiluMultiplyRows,
       .delta_gates = DeltaGateRows,
       .time_step = TimeStepRows,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "engine/kernels/activation.h"
@@ -48,7 +49,7 @@ void DeltaNet::Forward(const MixerInput& input,
 
   const QkvProjection::Result qkv =
       qkv_.Forward(input, input.state.first + 1, workspace);
-  qkv_.Normalize(qkv, tokens);
+  qkv_.Normalize(qkv, tokens, shape_.norm);
   const TokenRows extra = qkv.extra;
   const float scale = shape_.negative_eigenvalues ? 2.0F : 1.0F;
   for (int64_t t = 0; t < tokens; ++t) {
@@ -84,8 +85,14 @@ void ReadDeltaNet(ConfigFields& fields, DecoderSpec& spec) {
   shape.beta = fields.Bool("use_beta", true);
   shape.gate = fields.Bool("use_gate", false);
   shape.negative_eigenvalues = fields.Bool("allow_neg_eigval", false);
-  fields.OneOf("qk_norm", {"l2"}, "l2");
-  fields.OneOf("qk_activation", {"silu"}, "silu");
+  if (fields.OneOf("qk_norm", {"l2", "sum"}, "l2") == "sum") {
+    shape.norm = HeadNorm::kL1;
+  }
+  const std::string activation = fields.OneOf(
+      "qk_activation", {"silu", "relu", "elu", "identity"}, "silu");
+  qkv.qk_silu = activation == "silu";
+  if (activation == "relu") qkv.qk_map = Activation::kRelu;
+  if (activation == "elu") qkv.qk_map = Activation::kEluPlusOne;
   if (!fields.Bool("use_output_norm", true)) {
     fields.Fail("use_output_norm", "a mixer without its norm is not served");
   }

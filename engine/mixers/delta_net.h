@@ -2,7 +2,7 @@
 //
 // DeltaNet (arXiv 2406.06484) as flash-linear-attention's checkpoints have it:
 //
-//   q, k, v = silu(conv(W x))      q, k of length one per head, q times K^-1/2
+//   q, k, v = silu(conv(W x))      q, k of norm one per head, q times K^-1/2
 //   beta = sigmoid(b), per head
 //   S <- S + k (beta (v - S^T k))^T;  o = S^T q
 //   out = W_o (rmsnorm(o) * w * silu(g)), the gate where there is one
@@ -26,6 +26,7 @@ struct DeltaNetShape {
   bool beta = true;  // false: 1 everywhere
   bool gate = false;
   bool negative_eigenvalues = false;
+  HeadNorm norm = HeadNorm::kL2;  // of queries and keys
   float eps = 0;
 };
 

@@ -97,7 +97,7 @@ void ReadGatedLinearAttention(ConfigFields& fields, DecoderSpec& spec) {
   if (!fields.Raw("clamp_min").is_null()) {
     shape.low = static_cast<float>(fields.Number("clamp_min", -1e4, -1e-6));
   }
-  fields.Null("feature_map", "features of keys are not served here");
+  ReadKeyMap(fields, qkv);
   if (!fields.Bool("use_gk", true)) {
     fields.Fail("use_gk", "a mixer without its decay is not served");
   }

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/kernels/pointwise.h"
 #include "engine/kernels/short_conv.h"
 #include "engine/mixers/fla_decoder.h"
 #include "engine/mixers/parallel.h"
@@ -14,9 +13,9 @@
 namespace weir::engine {
 namespace {
 
-// The norm of q and k is taken of their squares plus this, in every
-// checkpoint; the configuration does not name it.
-constexpr float kLengthEps = 1e-6f;
+// What keeps the norm of q and k from zero, in every checkpoint; the
+// configuration does not name it.
+constexpr float kNormEps = 1e-6f;
 // Rows of the projection begin at cache lines.
 constexpr int64_t kRowFloats = 16;
 
@@ -54,6 +53,19 @@ void ReadValueHeads(ConfigFields& fields, double expand_v, QkvShape& shape) {
   }
   shape.key_dim = static_cast<int32_t>(fields.Int("head_dim", 1, kHeadDimMax));
   shape.value_dim = ScaledDim(fields, "expand_v", expand_v, shape.key_dim);
+}
+
+void ReadKeyMap(ConfigFields& fields, QkvShape& shape) {
+  if (fields.Raw("feature_map").is_null()) return;
+  const std::string name = fields.OneOf(
+      "feature_map",
+      {"relu", "relu2", "sqrelu", "sigmoid", "silu", "swish", "tanh"},
+      "relu");
+  shape.qk_map = name == "relu"                      ? Activation::kRelu
+                 : name == "sigmoid"                 ? Activation::kSigmoid
+                 : name == "tanh"                    ? Activation::kTanh
+                 : name == "silu" || name == "swish" ? Activation::kSilu
+                                                     : Activation::kSquaredRelu;
 }
 
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape) {
@@ -131,8 +143,7 @@ std::vector<StateTensor> QkvProjection::RecurrentState() const {
 }
 
 int64_t QkvProjection::workspace_floats() const {
-  const bool apart = shape_.conv_width > 0 || shape_.silu;
-  return projection_.outputs() + (apart ? mixed() : 0);
+  return projection_.outputs() + (shape_.conv_width > 0 ? mixed() : 0);
 }
 
 QkvProjection::Result QkvProjection::Forward(const MixerInput& input,
@@ -141,34 +152,44 @@ QkvProjection::Result QkvProjection::Forward(const MixerInput& input,
   const Batch& batch = *input.batch;
   const int64_t width = projection_.outputs();
   float* projected = workspace;
-  float* qkv = projected + batch.tokens * width;
   projection_.Forward(input.x, batch.tokens, projected);
-  const TokenRows in = {projected, width};
-  int64_t stride = mixed();
+  float* qkv = projected;
+  int64_t stride = width;
   if (shape_.conv_width > 0) {
+    qkv = projected + batch.tokens * width;
+    stride = mixed();
     RunShortConv(batch,
                  {.channels = static_cast<int32_t>(mixed()),
                   .width = shape_.conv_width,
-                  .x = in,
+                  .plain = static_cast<int32_t>(plain()),
+                  .x = {projected, width},
                   .weight = conv_.data(),
                   .bias = conv_bias_.data(),
                   .out = qkv,
                   .out_stride = mixed(),
                   .state = input.state.pool->base(conv),
                   .state_stride = input.state.pool->stride(conv)});
-  } else if (shape_.silu) {
-    ParallelFor(batch.tokens, mixed(), [&](int64_t begin, int64_t end) {
-      SiluMultiply(in, {}, static_cast<int32_t>(mixed()), qkv, begin, end);
-    });
-  } else {
-    qkv = projected;
-    stride = width;
   }
-  return {.q = qkv,
-          .k = qkv + keys(),
-          .v = qkv + keys() + shape_.writes * keys(),
-          .stride = stride,
-          .extra = {projected + mixed(), width}};
+  const Result result = {.q = qkv,
+                         .k = qkv + keys(),
+                         .v = qkv + keys() + shape_.writes * keys(),
+                         .stride = stride,
+                         .extra = {projected + mixed(), width}};
+  Activations(result, batch.tokens);
+  return result;
+}
+
+void QkvProjection::Activations(const Result& result, int64_t tokens) const {
+  const bool silu = shape_.silu && shape_.conv_width == 0;
+  if (!silu && shape_.qk_map == Activation::kNone) return;
+  const int64_t mapped = (1 + shape_.writes) * keys();
+  ParallelFor(tokens, mixed(), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* x = result.q + t * result.stride;
+      if (silu) Activate(Activation::kSilu, x + plain(), mixed() - plain());
+      Activate(shape_.qk_map, x, mapped);
+    }
+  });
 }
 
 RecurrenceArgs QkvProjection::Recurrence(const MixerInput& input,
@@ -193,15 +214,21 @@ float QkvProjection::QueryScale() const {
   return 1.0f / std::sqrt(static_cast<float>(shape_.key_dim));
 }
 
-void QkvProjection::Normalize(const Result& result, int64_t tokens) const {
-  const auto normalize = [&](float* x,
-                             int32_t heads,
-                             float scale,
-                             int64_t begin,
-                             int64_t end) {
-    L2NormalizeHeads(
-        x, result.stride, heads, shape_.key_dim, kLengthEps, scale, begin, end);
-  };
+void QkvProjection::Normalize(const Result& result,
+                              int64_t tokens,
+                              HeadNorm norm) const {
+  const auto normalize =
+      [&](float* x, int32_t heads, float scale, int64_t begin, int64_t end) {
+        NormalizeHeads({.norm = norm,
+                        .heads = heads,
+                        .dim = shape_.key_dim,
+                        .x = x,
+                        .stride = result.stride,
+                        .eps = kNormEps,
+                        .scale = scale},
+                       begin,
+                       end);
+      };
   const int32_t heads = shape_.key_heads;
   const int64_t cost = (shape_.writes + 1) * keys();
   ParallelFor(tokens, cost, [&](int64_t begin, int64_t end) {

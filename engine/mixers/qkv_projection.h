@@ -2,8 +2,9 @@
 //
 // Queries, keys and values as flash-linear-attention's layers make them: one
 // product for all of a layer's projections, then for q, k and v a short
-// convolution each, SiLU, and a norm or a scale. A token has one query and
-// `writes` keys and values, of which the first's heads come first.
+// convolution each, SiLU, for q and k a feature map, and a norm or a scale. A
+// token has one query and `writes` keys and values, of which the first's heads
+// come first.
 //
 // Threads: as linear.h.
 #pragma once
@@ -11,6 +12,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/kernels/activation.h"
+#include "engine/kernels/pointwise.h"
 #include "engine/mixers/decoder_spec.h"
 #include "engine/mixers/mixer.h"
 
@@ -29,12 +32,18 @@ struct QkvShape {
   int32_t conv_width = 0;  // 0: no convolution
   bool conv_bias = false;
   bool silu = false;  // without a convolution, which brings its own
+  // Of q and k: whether they have either SiLU, and what follows it.
+  bool qk_silu = true;
+  Activation qk_map = Activation::kNone;
 };
 
 // Reads num_heads, and num_kv_heads, which divides it.
 void ReadHeads(ConfigFields& fields, QkvShape& shape);
 // Reads num_heads, num_v_heads, a multiple of it, head_dim and expand_v.
 void ReadValueHeads(ConfigFields& fields, double expand_v, QkvShape& shape);
+// Reads feature_map: null, or an activation by the name that transformers or
+// flash-linear-attention has for it.
+void ReadKeyMap(ConfigFields& fields, QkvShape& shape);
 // Reads use_short_conv, conv_size and conv_bias.
 void ReadConvolution(ConfigFields& fields, bool otherwise, QkvShape& shape);
 
@@ -69,8 +78,10 @@ class QkvProjection {
                             const Result& result,
                             float* out) const;
 
-  // q and k to length one, per head, and q times K^-1/2.
-  void Normalize(const Result& result, int64_t tokens) const;
+  // q and k to norm one, per head, and q times K^-1/2.
+  void Normalize(const Result& result,
+                 int64_t tokens,
+                 HeadNorm norm = HeadNorm::kL2) const;
   // q times K^-1/2.
   void ScaleQueries(const Result& result, int64_t tokens) const;
 
@@ -79,8 +90,14 @@ class QkvProjection {
   int64_t values() const { return int64_t{shape_.heads} * shape_.value_dim; }
 
  private:
+  // Columns without SiLU; q and k are the first.
+  int64_t plain() const {
+    return shape_.qk_silu ? 0 : (1 + shape_.writes) * keys();
+  }
   int64_t mixed() const { return keys() + shape_.writes * (keys() + values()); }
   float QueryScale() const;
+  // SiLU and the map of what the product, or the convolution, has left.
+  void Activations(const Result& result, int64_t tokens) const;
 
   const QkvShape shape_;
   Linear projection_;

@@ -142,7 +142,7 @@ void ReadRetention(ConfigFields& fields, DecoderSpec& spec) {
   ReadConvolution(fields, false, qkv);
   shape.gate = fields.Bool("use_output_gate", true);
   shape.fused_norm = fields.Bool("fuse_norm", true);
-  fields.Null("feature_map", "features of keys are not served here");
+  ReadKeyMap(fields, qkv);
   fields.OneOf("attn_mode",
                {"chunk", "fused_chunk", "parallel", "fused_recurrent"},
                "chunk");

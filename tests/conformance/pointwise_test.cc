@@ -450,36 +450,61 @@ TEST_P(PointwiseTest, GatedNormMayAliasItsInput) {
   EXPECT_EQ(x, out);
 }
 
-TEST_P(PointwiseTest, L2NormalizeHeadsLeavesTheGapsAlone) {
+TEST_P(PointwiseTest, NormalizeHeadsLeavesTheGapsAlone) {
   constexpr int32_t kHeads = 3;
   constexpr int32_t kDim = 20;
   constexpr int64_t kStride = kHeads * kDim + kGap;
   const std::vector<float> start = Normal(kTokens * kStride);
-  std::vector<float> x = start;
 
-  L2NormalizeHeads(x.data(), kStride, kHeads, kDim, 1e-6F, 0.25F, 0, kTokens);
+  for (const HeadNorm norm : {HeadNorm::kL2, HeadNorm::kL1}) {
+    std::vector<float> x = start;
+    NormalizeHeads({.norm = norm,
+                    .heads = kHeads,
+                    .dim = kDim,
+                    .x = x.data(),
+                    .stride = kStride,
+                    .eps = 1e-6F,
+                    .scale = 0.25F},
+                   0,
+                   kTokens);
 
-  for (int64_t i = 0; i < kTokens * kStride; ++i) {
-    const int64_t column = i % kStride;
-    if (column >= kHeads * kDim) {
-      EXPECT_EQ(x[i], start[i]);
-      continue;
+    for (int64_t i = 0; i < kTokens * kStride; ++i) {
+      const int64_t column = i % kStride;
+      if (column >= kHeads * kDim) {
+        EXPECT_EQ(x[i], start[i]);
+        continue;
+      }
+      double squares = 1e-6;
+      double sum = 0;
+      const int64_t head = i - column % kDim;
+      for (int64_t j = 0; j < kDim; ++j) {
+        squares += double{start[head + j]} * start[head + j];
+        sum += std::fabs(start[head + j]);
+      }
+      const double length = norm == HeadNorm::kL2 ? std::sqrt(squares) : sum;
+      ExpectClose(x[i], start[i] * 0.25 / length);
     }
-    double sum = 1e-6;
-    const int64_t head = i - column % kDim;
-    for (int64_t j = 0; j < kDim; ++j) {
-      sum += double{start[head + j]} * start[head + j];
-    }
-    ExpectClose(x[i], start[i] * 0.25 / std::sqrt(sum));
   }
 }
 
-TEST_P(PointwiseTest, L2NormalizeHeadsOfZeroIsZero) {
-  std::vector<float> x(40, 0.0F);
+TEST_P(PointwiseTest, NormalizeHeadsOfZeroIsZeroAndOfNanIsNan) {
+  for (const HeadNorm norm : {HeadNorm::kL2, HeadNorm::kL1}) {
+    std::vector<float> x(40, 0.0F);
+    x[25] = std::numeric_limits<float>::quiet_NaN();
 
-  L2NormalizeHeads(x.data(), 40, 2, 20, 1e-6F, 1, 0, 1);
+    NormalizeHeads({.norm = norm,
+                    .heads = 2,
+                    .dim = 20,
+                    .x = x.data(),
+                    .stride = 40,
+                    .eps = 1e-6F},
+                   0,
+                   1);
 
-  EXPECT_THAT(x, testing::Each(0.0F));
+    EXPECT_EQ(std::vector<float>(x.begin(), x.begin() + 20),
+              std::vector<float>(20, 0.0F));
+    for (size_t i = 20; i < x.size(); ++i) EXPECT_TRUE(std::isnan(x[i]));
+  }
 }
 
 TEST_P(PointwiseTest, AddSkipAddsEachHeadsShare) {

@@ -183,6 +183,7 @@ TEST_P(RwkvTest, ActivationsEqualFp64) {
   for (const Activation kind : {Activation::kNone,
                                 Activation::kTanh,
                                 Activation::kSigmoid,
+                                Activation::kSilu,
                                 Activation::kRelu,
                                 Activation::kEluPlusOne,
                                 Activation::kSquaredRelu}) {
@@ -203,6 +204,11 @@ TEST_P(RwkvTest, ActivationsEqualFp64) {
           break;
         case Activation::kSigmoid:
           EXPECT_NEAR(got[i], Sigmoid(y), 5e-7 * Sigmoid(y) + 1e-37);
+          break;
+        case Activation::kSilu:
+          if (!std::isfinite(x[i])) break;
+          EXPECT_NEAR(
+              got[i], y * Sigmoid(y), 5e-7 * std::fabs(y * Sigmoid(y)) + 1e-30);
           break;
         case Activation::kRelu:
           EXPECT_EQ(got[i], x[i] > 0 ? x[i] : 0.0F) << x[i];

@@ -52,6 +52,7 @@ struct ConvCase {
     args.rows = static_cast<int32_t>(slots.size());
     args.channels = channels;
     args.width = width;
+    args.plain = plain;
     args.row_starts = row_starts.data();
     args.slots = slots.data();
     args.x = {x.data(), stride};
@@ -70,6 +71,7 @@ struct ConvCase {
 
   int32_t channels;
   int32_t width;
+  int32_t plain = 0;
   bool has_bias;
   std::vector<int32_t> row_starts = {0};
   std::vector<int32_t> slots;
@@ -113,6 +115,28 @@ TEST_P(ShortConvTest, EqualsTheReferenceOverARaggedBatch) {
     ASSERT_NEAR(got.out[i], want.out[i], 2e-6 * (1 + std::fabs(want.out[i])));
   }
   EXPECT_TRUE(BitEqual(got.state, want.state));
+}
+
+TEST_P(ShortConvTest, TheFirstChannelsMayGoWithoutSilu) {
+  for (const int32_t plain : {1, 5, 6, std::get<1>(GetParam())}) {
+    ConvCase got = Case({7, 2});
+    got.plain = plain;
+    ConvCase want = got;
+    ConvCase silu = Case({7, 2});
+
+    got.Run();
+    ShortConvReference(want.Args());
+    silu.Run();
+
+    for (size_t i = 0; i < want.out.size(); ++i) {
+      ASSERT_NEAR(got.out[i], want.out[i], 2e-6 * (1 + std::fabs(want.out[i])));
+      const auto channel = static_cast<int32_t>(i % got.stride);
+      if (channel < got.channels) {
+        EXPECT_EQ(channel >= plain, got.out[i] == silu.out[i]);
+      }
+    }
+    EXPECT_TRUE(BitEqual(got.state, silu.state));
+  }
 }
 
 TEST_P(ShortConvTest, AnySplitOfARowGivesTheSameBits) {

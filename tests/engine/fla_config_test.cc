@@ -26,12 +26,37 @@ TEST(ParseConfigTest, RefusesDeltaNetValuesOutOfRangeByTheirKey) {
                     {"expand_k", "0.1"},
                     {"expand_v", "17"},
                     {"use_beta", "1"},
-                    {"qk_norm", "\"sum\""},
-                    {"qk_activation", "\"elu\""},
+                    {"qk_norm", "\"l1\""},
+                    {"qk_activation", "\"gelu\""},
                     {"use_output_norm", "false"},
                     {"feature_map", "\"elu\""},
                 },
                 {kBadFlaDecoder, kBadShortConvolution});
+}
+
+TEST(ParseConfigTest, ReadsWhatFollowsTheProductsOfQueriesAndKeys) {
+  json config = ConfigOf("tests/golden/fla_delta_net");
+  DeltaNetShape shape = ShapeOf<DeltaNet>(config);
+  EXPECT_EQ(shape.norm, HeadNorm::kL2);
+  EXPECT_TRUE(shape.qkv.qk_silu);
+  EXPECT_EQ(shape.qkv.qk_map, Activation::kNone);
+
+  config["qk_norm"] = "sum";
+  config["qk_activation"] = "elu";
+  shape = ShapeOf<DeltaNet>(config);
+  EXPECT_EQ(shape.norm, HeadNorm::kL1);
+  EXPECT_FALSE(shape.qkv.qk_silu);
+  EXPECT_EQ(shape.qkv.qk_map, Activation::kEluPlusOne);
+
+  config["qk_activation"] = "identity";
+  shape = ShapeOf<DeltaNet>(config);
+  EXPECT_FALSE(shape.qkv.qk_silu);
+  EXPECT_EQ(shape.qkv.qk_map, Activation::kNone);
+
+  config = ConfigOf("tests/golden/fla_gla");
+  config["feature_map"] = "swish";
+  EXPECT_EQ(ShapeOf<GatedLinearAttention>(config).qkv.qk_map,
+            Activation::kSilu);
 }
 
 TEST(ParseConfigTest, RefusesKdaValuesOutOfRangeByTheirKey) {
@@ -95,7 +120,7 @@ TEST(ParseConfigTest, RefusesGlaValuesOutOfRangeByTheirKey) {
                     {"expand_k", "0.01"},
                     {"gate_logit_normalizer", "0"},
                     {"clamp_min", "1"},
-                    {"feature_map", "\"relu\""},
+                    {"feature_map", "\"elu\""},
                     {"use_gk", "false"},
                     {"use_gv", "true"},
                 },
@@ -120,7 +145,7 @@ TEST(ParseConfigTest, RefusesRetNetValuesOutOfRangeByTheirKey) {
                     {"expand_k", "0.015625"},
                     {"expand_k", "0.046875"},
                     {"expand_v", "0"},
-                    {"feature_map", "\"relu\""},
+                    {"feature_map", "\"elu\""},
                 },
                 {kBadFlaDecoder, kBadShortConvolution, kBadSharedHeads});
 }

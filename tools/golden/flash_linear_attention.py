@@ -108,8 +108,23 @@ CASES = {
             "qk_norm": "sum",
         },
     ),
+    "fla_delta_net_relu": (
+        "delta_net",
+        {"num_heads": 2, "use_short_conv": False, "qk_activation": "relu"},
+    ),
+    "fla_delta_net_identity": (
+        "delta_net",
+        {
+            "num_heads": 2,
+            "conv_size": 3,
+            "qk_activation": "identity",
+            "allow_neg_eigval": True,
+        },
+    ),
+    "fla_gla_sigmoid": ("gla", {"num_heads": 2, "feature_map": "sigmoid"}),
     "fla_hgrn2_plain": ("hgrn2", {"expand_ratio": 32, "use_lower_bound": False}),
     "fla_retnet_groups": ("retnet", {"num_heads": 4, "num_kv_heads": 2}),
+    "fla_retnet_swish": ("retnet", {"num_heads": 2, "feature_map": "swish"}),
 }
 
 
