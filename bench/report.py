@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Gathers what bench/run.sh measured into one flat JSON object, a page and a plot.
+"""Gathers what bench/run.sh measured into one flat JSON object, RESULTS.md and a plot.
 
-  report.py PARTS RESULT.json RESULTS.md PLOT.svg
+  report.py PARTS RESULT.json PLOT.svg
 """
 
 import datetime
@@ -11,6 +11,8 @@ import pathlib
 import platform
 import statistics
 import sys
+
+import results_page
 
 
 def machine():
@@ -116,51 +118,6 @@ def gather(parts):
     return result
 
 
-GOALS = [
-    ("decode_1_share_of_torch", "one session's decode, share of torch's matrix-vector rate", "≥ 0.50"),
-    ("decode_16_share_of_torch", "16 sessions together, share of torch's GEMM rate at 16 rows", "≥ 0.50"),
-    ("stream_256_share_of_torch", "streaming, share of torch's GEMM rate at 256 rows", "≥ 0.50"),
-    ("kernel_recurrent_share_of_copy", "the recurrent step, share of the copy rate of states beyond the caches", "≥ 0.70"),
-    ("mixer_slowest_step_share_of_copy", "every mixer's step, the slowest, share of the copy rate of states beyond the caches", "≥ 0.60"),
-    ("mixer_elementwise_step_share_of_copy", "Mamba-1's step, which its exponentials bound, likewise", "given"),
-    ("mixer_slowest_prefill_share_of_gemm", "every mixer's prefill of 2,048 tokens, the slowest, share of torch's GEMM rate", "≥ 0.40"),
-    ("mixer_elementwise_prefill_share_of_gemm", "Mamba-1's prefill, whose scan is no product, likewise", "given"),
-    ("ggml_gdn_step_times", "Gated DeltaNet's step, times ggml's `gated_delta_net` (built for AVX2)", "≥ 3"),
-    ("ggml_gdn_step_avx2_times", "the same with our AVX2 kernels", "given"),
-    ("grpc_share_of_engine", "gRPC beside the engine alone, appends of 256", "≥ 0.90"),
-    ("tokenizer_slowest_mbytes_per_second", "tokenizers on one core, the slowest, MB/s", "≥ 5"),
-    ("tokenizer_line_times_mixed", "a mebibyte of one character, time a byte over mixed text's, the worst", "≤ 1"),
-    ("mamba2_prefill_times_transformers", "prefill of 4,096 tokens, times transformers' Mamba-2", "≥ 3"),
-    ("mamba2_decode_times_transformers", "one-token decode, times transformers' Mamba-2", "given"),
-    ("stream_last_over_first", "ms per 1,000 tokens, last 100,000 over first 100,000", "≤ 1.05"),
-    ("stream_growth_beyond_log_bytes", "resident memory beyond the log, bytes", "≤ 4,194,304"),
-]
-
-
-def page(result):
-    lines = [
-        "# Measured on a CPU",
-        "",
-        "Made by `./run bench` (`bench/report.py`); all numbers of one run are in `results/cpu.json`.",
-        "",
-        f"Machine: {result['machine']}. Date: {result['date']}.",
-        f"Large model: random Gated DeltaNet, {result['large_parameters'] / 1e6:.0f} M parameters, fp32.",
-        "",
-        "| what | goal | measured |",
-        "|---|---|---|",
-    ]
-    for key, text, goal in GOALS:
-        value = result.get(key)
-        shown = "not measured" if value is None else f"{value:,.0f}" if abs(value) > 1000 else f"{value:.2f}"
-        lines.append(f"| {text} | {goal} | {shown} |")
-    lines += ["", "| number | value |", "|---|---|"]
-    for key in sorted(result):
-        value = result[key]
-        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        lines.append(f"| {key} | {shown} |")
-    return "\n".join(lines) + "\n"
-
-
 def plot(result, path):
     """What an append costs, by position: ours, and without a state."""
     import matplotlib
@@ -197,10 +154,10 @@ def plot(result, path):
 
 
 def main():
-    parts, json_path, page_path, plot_path = map(pathlib.Path, sys.argv[1:5])
+    parts, json_path, plot_path = map(pathlib.Path, sys.argv[1:4])
     result = gather(parts)
     json_path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-    page_path.write_text(page(result))
+    results_page.write_page()
     plot(result, plot_path)
 
 

@@ -92,7 +92,6 @@ make_venv
 "$venv/bin/python" bench/transformers_mamba2.py "$scratch/mamba2" 4096 "$threads" \
   >"$parts/transformers.json"
 
-"$venv/bin/python" -B bench/report.py "$parts" bench/results/cpu.json bench/RESULTS.md \
-  docs/constant-cost.svg
+"$venv/bin/python" -B bench/report.py "$parts" bench/results/cpu.json docs/constant-cost.svg
 /usr/bin/python3 -B tools/mixers_table.py
 say "wrote bench/results/cpu.json, bench/RESULTS.md, docs/mixers.md and docs/constant-cost.svg"
