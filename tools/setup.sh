@@ -10,6 +10,7 @@
 #   tools/setup.sh test            that, and the tokenizers to compare with
 #   tools/setup.sh bench           all that, and ggml to compare with
 #   tools/setup.sh check           that of test, and the tools of ./run check
+#   tools/setup.sh cuda            that of a build, and nvcc
 #   tools/setup.sh fuzz            only what fuzz/run.sh needs
 #   tools/setup.sh image           only what tools/image.sh needs
 #   tools/setup.sh WHAT PACKAGE... further Debian packages with it
@@ -74,6 +75,7 @@ fetch() {
     --python-version 3.11 --implementation cp \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+    --platform manylinux_2_12_x86_64 --platform manylinux2010_x86_64 \
     --platform any --dest "$dir" "$name==$version" >&2 \
     || die "cannot download $name $version from PyPI"
   local wheels=("$dir"/*.whl)
@@ -101,6 +103,27 @@ install_torch() {
   wheel=$(fetch nvidia-cuda-runtime "$CUDART_VERSION" "$CUDART_SHA256")
   unzip -q -j "$wheel" '*/libcudart.so.13' -d .deps/torch/lib
   rm -rf .deps/unpack .deps/wheels/torch .deps/wheels/nvidia-*
+  touch "$stamp"
+}
+
+# nvcc and what it compiles against, where the machine has no toolkit.
+install_nvcc() {
+  [[ -x /usr/local/cuda/bin/nvcc ]] && return 0
+  local stamp=.deps/cuda/.complete-$NVCC_VERSION
+  [[ -e $stamp ]] && return 0
+  say "nvcc $NVCC_VERSION from PyPI (150 MB, once)"
+  rm -rf .deps/cuda .deps/unpack
+  mkdir -p .deps/unpack
+  local part wheel
+  for part in NVCC CRT NVVM CCCL CUDART; do
+    local name=${part}_WHEEL version=${part}_VERSION sha=${part}_SHA256
+    wheel=$(fetch "${!name}" "${!version}" "${!sha}")
+    unzip -q -o "$wheel" 'nvidia/cu13/*' -d .deps/unpack
+  done
+  mv .deps/unpack/nvidia/cu13 .deps/cuda
+  ln -s lib .deps/cuda/lib64
+  chmod +x .deps/cuda/bin/* .deps/cuda/nvvm/bin/*
+  rm -rf .deps/unpack .deps/wheels/nvidia-*
   touch "$stamp"
 }
 
@@ -169,7 +192,7 @@ main() {
   fi
   check_machine
   case $what in
-    build) install_packages "${build_packages[@]}" "$@" ;;
+    build | cuda) install_packages "${build_packages[@]}" "$@" ;;
     test | bench)
       install_packages "${build_packages[@]}" "${test_packages[@]}" "$@"
       ;;
@@ -184,11 +207,12 @@ main() {
       return 0
       ;;
     image) install_packages "${image_packages[@]}" "$@"; return 0 ;;
-    *) die "knows build, test, bench, check, fuzz and image, not '$what'" ;;
+    *) die "knows build, test, bench, check, cuda, fuzz and image, not '$what'" ;;
   esac
   install_torch
   install_googleapis
-  [[ $what != build ]] && install_test_tools
+  [[ $what == cuda ]] && install_nvcc
+  [[ $what != build && $what != cuda ]] && install_test_tools
   [[ $what == bench ]] && install_ggml
   [[ $what == check ]] && install_check_tools
   return 0
