@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What Gated DeltaNet's fused decode must do, against the formulas in fp64.
+#include "engine/kernels/cuda/gated_delta_decode.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tests/conformance/recurrence_case.h"
+#include "tests/gpu/gated_delta_case.h"
+
+namespace weir::gpu {
+namespace {
+
+using engine::BitEqual;
+using engine::GatedDeltaForm;
+using engine::GateKind;
+using engine::RelativeRmse;
+using engine::StateNumber;
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr StateNumber kBf16 = StateNumber::kBfloat16;
+
+class GatedDeltaDecodeTest : public testing::TestWithParam<GatedDeltaShape> {
+ protected:
+  GatedDeltaCase Case(const std::vector<int32_t>& row_tokens) const {
+    return GatedDeltaCase(GetParam(), row_tokens, 20240611);
+  }
+  // A bf16 output is rounded once, to 8 bits.
+  double OutRmseMax() const {
+    return GetParam().number == StateNumber::kFloat32 ? 2e-6 : 3e-3;
+  }
+
+  void ExpectEqualsReference(const GatedDeltaCase& start) {
+    GatedDeltaCase got = start;
+    GatedDeltaCase want = start;
+    got.RunOnDevice();
+    want.RunReference();
+    for (size_t row = 0; row < start.slots.size(); ++row) {
+      const auto r = static_cast<int32_t>(row);
+      SCOPED_TRACE(testing::Message() << "row " << r);
+      const int32_t slot = start.slots[row];
+      if (slot < 0) {
+        EXPECT_EQ(got.RowOut(r), start.RowOut(r));
+        continue;
+      }
+      EXPECT_LE(RelativeRmse(got.RowOut(r), want.RowOut(r)), OutRmseMax());
+      EXPECT_LE(RelativeRmse(got.SlotState(slot), want.SlotState(slot)), 2e-6);
+      EXPECT_TRUE(BitEqual(got.SlotWindow(slot), want.SlotWindow(slot)));
+    }
+  }
+};
+
+TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasOverOneTokenOfEachRow) {
+  for (const int rows : {1, 9, 80}) {
+    GatedDeltaCase start = Case(std::vector<int32_t>(rows, 1));
+    std::shuffle(start.slots.begin(), start.slots.end(), std::mt19937(3));
+    if (rows > 1) start.slots[1] = -1;
+
+    ExpectEqualsReference(start);
+  }
+}
+
+TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasOverARaggedBatch) {
+  GatedDeltaCase start = Case({1, 0, 5, 32, 2, 3, 1});
+  start.slots = {3, 6, -1, 0, 1, 5, 2};
+
+  ExpectEqualsReference(start);
+}
+
+TEST_P(GatedDeltaDecodeTest, AnySplitGivesTheSameBits) {
+  GatedDeltaCase whole = Case({20});
+  GatedDeltaCase split = whole;
+
+  whole.RunOnDevice();
+  int32_t at = 0;
+  std::vector<float> out;
+  for (const int32_t count : {1, 2, 1, 9, 7}) {
+    GatedDeltaCase part = split;
+    part.projected.assign(
+        split.projected.begin() + at * split.columns(),
+        split.projected.begin() + (at + count) * split.columns());
+    part.row_starts = {0, count};
+    part.tokens = count;
+    part.out.resize(count * part.values());
+    part.RunOnDevice();
+    out.insert(out.end(), part.out.begin(), part.out.end());
+    split.state = part.state;
+    split.window = part.window;
+    split.consumed[0] += static_cast<uint32_t>(count);
+    at += count;
+  }
+
+  ASSERT_EQ(at, 20);
+  EXPECT_TRUE(BitEqual(out, whole.out));
+  EXPECT_TRUE(BitEqual(split.state, whole.state));
+  EXPECT_TRUE(BitEqual(split.window, whole.window));
+}
+
+TEST_P(GatedDeltaDecodeTest, NeighboursAndSlotsDoNotMatter) {
+  // As many rows as take the form of many states.
+  GatedDeltaCase together = Case(std::vector<int32_t>(130, 1));
+  GatedDeltaCase alone = together;
+  alone.row_starts = {0, 1};
+  alone.slots = {0};
+  alone.tokens = 1;
+
+  together.RunOnDevice();
+  alone.RunOnDevice();
+
+  EXPECT_TRUE(BitEqual(alone.RowOut(0), together.RowOut(0)));
+  EXPECT_TRUE(BitEqual(alone.SlotState(0), together.SlotState(0)));
+  EXPECT_FALSE(BitEqual(alone.SlotState(1), together.SlotState(1)));
+}
+
+// The forms that take the shape.
+std::vector<GatedDeltaForm> FormsOf(const GatedDeltaShape& shape) {
+  std::vector<GatedDeltaForm> forms = {GatedDeltaForm::kWhole};
+  // Eight blocks of 4,096 numbers make a head.
+  if (shape.value_dim * shape.key_dim <= 8 * 4096) {
+    forms.push_back(GatedDeltaForm::kSpread);
+  }
+  if (shape.conv_width == 4 && shape.value_dim <= 2 * shape.key_dim) {
+    forms.push_back(GatedDeltaForm::kStream);
+  }
+  return forms;
+}
+
+TEST_P(GatedDeltaDecodeTest, EveryFormGivesTheSameBits) {
+  for (const int rows : {1, 13, 300}) {
+    GatedDeltaCase start = Case(std::vector<int32_t>(rows, 1));
+    std::shuffle(start.slots.begin(), start.slots.end(), std::mt19937(4));
+    if (rows > 1) {
+      start.slots[0] = -1;
+      start.slots[rows / 2] = -1;
+      start.slots[rows / 2 + 1] = -1;
+      start.consumed[rows / 3] = 0;
+    }
+    GatedDeltaCase want = start;
+    want.RunOnDevice();
+    for (const GatedDeltaForm form : FormsOf(GetParam())) {
+      SCOPED_TRACE(static_cast<int>(form));
+      GatedDeltaCase got = start;
+      got.shape.form = form;
+      got.RunOnDevice();
+      EXPECT_TRUE(BitEqual(got.out, want.out));
+      EXPECT_TRUE(BitEqual(got.state, want.state));
+      EXPECT_TRUE(BitEqual(got.window, want.window));
+    }
+  }
+}
+
+TEST_P(GatedDeltaDecodeTest, AFreshSlotReadsAsZeroWhateverItHolds) {
+  for (const int32_t count : {1, 3}) {
+    GatedDeltaCase fresh = Case({count});
+    fresh.consumed = {0};
+    GatedDeltaCase zero = fresh;
+    std::fill(fresh.state.begin(), fresh.state.end(), kNan);
+    std::fill(fresh.window.begin(), fresh.window.end(), kNan);
+
+    fresh.RunOnDevice();
+    zero.RunReference();
+
+    EXPECT_LE(RelativeRmse(fresh.out, zero.out), OutRmseMax());
+    EXPECT_LE(RelativeRmse(fresh.state, zero.state), 2e-6);
+  }
+}
+
+TEST_P(GatedDeltaDecodeTest, ANanStaysInItsRowAndUntouchedSlotsKeepTheirBits) {
+  GatedDeltaCase clean = Case({2, 2, 2});
+  clean.slots = {0, 1, -1};
+  GatedDeltaCase marked = clean;
+  marked.projected[0] = kNan;
+
+  const GatedDeltaCase before = clean;
+  clean.RunOnDevice();
+  marked.RunOnDevice();
+
+  EXPECT_TRUE(std::isnan(marked.RowOut(0)[0]));
+  EXPECT_TRUE(BitEqual(marked.RowOut(1), clean.RowOut(1)));
+  EXPECT_TRUE(BitEqual(marked.SlotState(1), clean.SlotState(1)));
+  EXPECT_TRUE(BitEqual(marked.SlotState(2), before.SlotState(2)));
+  EXPECT_TRUE(BitEqual(marked.SlotWindow(2), before.SlotWindow(2)));
+}
+
+const GatedDeltaShape kShapes[] = {
+    {},
+    {.number = kBf16},
+    {.heads = 8, .key_heads = 4, .number = kBf16},
+    {.heads = 3, .key_heads = 3, .key_dim = 256, .value_dim = 512},
+    {.heads = 2, .key_heads = 1, .key_dim = 64, .value_dim = 64, .bias = true},
+    {.heads = 2,
+     .key_heads = 2,
+     .key_dim = 64,
+     .value_dim = 200,
+     .conv_width = 2,
+     .gate = GateKind::kSigmoid},
+    {.heads = 4,
+     .key_heads = 4,
+     .value_dim = 256,
+     .conv_width = 7,
+     .gate = GateKind::kNone,
+     .number = kBf16},
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes,
+    GatedDeltaDecodeTest,
+    testing::ValuesIn(kShapes),
+    [](const testing::TestParamInfo<GatedDeltaShape>& param) {
+      const GatedDeltaShape& shape = param.param;
+      return std::to_string(shape.heads) + "_" + std::to_string(shape.key_dim) +
+             "x" + std::to_string(shape.value_dim) + "_" +
+             std::to_string(shape.conv_width) +
+             (shape.number == kBf16 ? "_bf16" : "_fp32");
+    });
+
+}  // namespace
+}  // namespace weir::gpu
