@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kernels/cuda/chunk.h"
+
+#include "engine/kernels/cuda/chunk_carry.cuh"
+#include "engine/kernels/cuda/chunk_prepare.cuh"
+#include "engine/kernels/cuda/chunk_shared.cuh"
+
+namespace weir::engine {
+namespace {
+
+// The inverse's blocks above the diagonal are zero for good.
+template <typename Form>
+__device__ void InitShared(ChunkShared<Form>& shared) {
+  for (ChunkOperands& operands : shared.operands) {
+    auto* words = reinterpret_cast<uint4*>(&operands.inverse);
+    for (int i = threadIdx.x; i < 2 * kTileBytes / 16; i += Form::kThreads) {
+      words[i] = uint4{0, 0, 0, 0};
+    }
+  }
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) {
+      InitBarrier(&shared.prepared[i], kWarpgroup);
+      InitBarrier(&shared.carried[i], Form::kGroups * kWarpgroup);
+    }
+  }
+  ShowToProducts();
+  __syncthreads();
+}
+
+template <typename Form>
+__device__ void CarryChunks(const ChunkArgs& args,
+                            const ChunkPlace& place,
+                            int group,
+                            float* state,
+                            bool fresh,
+                            ChunkShared<Form>& shared) {
+  CarriedState<Form> carried(group, state);
+  carried.Load(fresh);
+  const int chunks = place.chunks();
+  __nv_bfloat16* out = args.out + place.first_token * args.out_stride +
+                       place.head * args.value_dim + place.first_value;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
+    Await(&shared.prepared[chunk & 1], chunk / 2);
+    carried.Step(tokens, shared.operands[chunk & 1]);
+    carried.WriteOut(tokens,
+                     place.TokensOf(chunk),
+                     out + int64_t{chunk} * kChunkTokens * args.out_stride,
+                     args.out_stride);
+    Arrive(&shared.carried[chunk & 1]);
+  }
+  carried.Store();
+}
+
+// A block has some values of one row's head: blockIdx is (values, head, row).
+template <typename Form>
+__global__ void __launch_bounds__(Form::kThreads, 1)
+    ChunkKernel(const __grid_constant__ ChunkArgs args) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ __align__(1024) uint8_t memory[];
+  auto& shared = *reinterpret_cast<ChunkShared<Form>*>(memory);
+  const int32_t row = static_cast<int32_t>(blockIdx.z);
+  const int32_t slot = args.slots[row];
+  ChunkPlace place;
+  place.first_token = args.row_starts[row];
+  place.tokens = args.row_starts[row + 1] - args.row_starts[row];
+  if (slot < 0 || place.tokens == 0) return;
+  place.head = static_cast<int32_t>(blockIdx.y);
+  place.key_head = place.head / (args.heads / args.key_heads);
+  place.first_value = static_cast<int32_t>(blockIdx.x) * Form::kGroups * 64;
+  InitShared(shared);
+
+  // By a shuffle, for the compiler to see that a warp takes one branch.
+  const int group = __shfl_sync(
+      0xffffffffU, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
+  // Three warpgroups have 168 registers a thread; two have all there are.
+  constexpr bool kUneven = Form::kGroups == 2;
+  if (group == Form::kGroups) {
+    if constexpr (kUneven) GiveRegisters<120>();
+    PrepareChunks(args, place, shared);
+  } else {
+    if constexpr (kUneven) TakeRegisters<192>();
+    const bool fresh = args.consumed != nullptr && args.consumed[row] == 0;
+    float* state = args.state + slot * args.state_stride +
+                   (int64_t{place.head} * args.value_dim + place.first_value) *
+                       args.key_dim;
+    CarryChunks(args, place, group, state, fresh, shared);
+  }
+#endif
+}
+
+template <bool kDelta, int kKeyTiles, int kGroups>
+cudaError_t Launch(const ChunkArgs& args, cudaStream_t stream) {
+  using Form = ChunkForm<kDelta, kKeyTiles, kGroups, kKeyTiles < 4 ? 3 : 2>;
+  constexpr int kBytes = sizeof(ChunkShared<Form>);
+  const auto kernel = ChunkKernel<Form>;
+  const cudaError_t status = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (status != cudaSuccess) return status;
+  const dim3 grid(args.value_dim / (64 * kGroups), args.heads, args.rows);
+  kernel<<<grid, Form::kThreads, kBytes, stream>>>(args);
+  return cudaGetLastError();
+}
+
+template <bool kDelta>
+cudaError_t LaunchOfShape(const ChunkArgs& args, cudaStream_t stream) {
+  const bool two_groups = args.value_dim % 128 == 0;
+  switch (args.key_dim) {
+    case 64:
+      return two_groups ? Launch<kDelta, 1, 2>(args, stream)
+                        : Launch<kDelta, 1, 1>(args, stream);
+    case 128:
+      return two_groups ? Launch<kDelta, 2, 2>(args, stream)
+                        : Launch<kDelta, 2, 1>(args, stream);
+    case 256:
+      return Launch<kDelta, 4, 1>(args, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+// Whether the device is the one that the kernel was compiled for.
+bool IsSupported() {
+  int device = 0;
+  int major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major,
+                                cudaDevAttrComputeCapabilityMajor,
+                                device) == cudaSuccess &&
+         major == 9;
+}
+
+bool IsAligned(const void* data, int64_t stride) {
+  return data != nullptr && reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
+         stride % 8 == 0;
+}
+
+bool IsSound(const ChunkArgs& args) {
+  constexpr int32_t kGridMax = 65535;
+  return args.rows <= kGridMax && args.heads <= kGridMax &&
+         args.key_heads > 0 && args.heads % args.key_heads == 0 &&
+         args.value_dim >= 64 && args.value_dim % 64 == 0 &&
+         IsAligned(args.q.data, args.q.stride) &&
+         IsAligned(args.k.data, args.k.stride) &&
+         IsAligned(args.v.data, args.v.stride) &&
+         IsAligned(args.out, args.out_stride) &&
+         args.log2_decay.data != nullptr && args.state != nullptr &&
+         reinterpret_cast<uintptr_t>(args.state) % 16 == 0 &&
+         args.state_stride % 4 == 0;
+}
+
+}  // namespace
+
+cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream) {
+  if (!IsSound(args)) return cudaErrorInvalidValue;
+  if (args.rows == 0) return cudaSuccess;
+  if (!IsSupported()) return cudaErrorNotSupported;
+  return args.beta.data != nullptr ? LaunchOfShape<true>(args, stream)
+                                   : LaunchOfShape<false>(args, stream);
+}
+
+}  // namespace weir::engine

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The recurrence of recurrence.h on a GPU by chunks of 64 tokens, as products
+// of matrices on the tensor cores: for rows of many tokens, with one decay for
+// the head, with the delta rule or without.
+//
+// Operands of products are bf16, sums and the state fp32. Of what the delta
+// rule's triangular system gives, the rounding to bf16 is itself kept as a
+// second bf16: a run of one token adds a rounding error as often as it has
+// tokens, and the next token's correction is as small as that error.
+//
+// Bound: 2 (3 K V + 2 C K + 2 C V) FLOPs a token and head with the delta rule,
+// C = 64, or the bytes of q, k, v and out.
+//
+// Threads: any; the work is put on the caller's stream. Needs compute
+// capability 9.0.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "engine/kernels/recurrence.h"
+
+namespace weir::engine {
+
+inline constexpr int32_t kChunkTokens = 64;
+
+// Numbers of one token lie together; `stride` of them part two tokens. 16-byte
+// aligned, as is the stride's number of bytes.
+struct BfloatRows {
+  const __nv_bfloat16* data = nullptr;
+  int64_t stride = 0;
+};
+
+// Arrays lie in device memory; counts are read by the host.
+struct ChunkArgs {
+  int32_t rows = 0;
+  int32_t heads = 0;      // value heads
+  int32_t key_heads = 0;  // head h reads q and k of h / (heads / key_heads)
+  int32_t key_dim = 0;    // K: 64, 128 or 256
+  int32_t value_dim = 0;  // V: a multiple of 64
+  const int32_t* row_starts = nullptr;  // [rows + 1]
+  const int32_t* slots = nullptr;       // [rows]
+  // [rows]: 0 for a slot that has consumed no token, whose state reads as zero
+  // whatever it holds. Null: none is fresh.
+  const uint32_t* consumed = nullptr;
+  BfloatRows q;          // [T][key_heads, K], scaled
+  BfloatRows k;          // [T][key_heads, K]; with beta, of length at most 1
+  BfloatRows v;          // [T][heads, V]
+  TokenRows log2_decay;  // [T][heads]
+  TokenRows beta = {};   // [T][heads], or data == nullptr
+  __nv_bfloat16* out = nullptr;  // [T][heads, V], aligned like BfloatRows
+  int64_t out_stride = 0;
+  float* state = nullptr;    // [slots][heads, V, K], in and out, 16-byte aligned
+  int64_t state_stride = 0;  // a multiple of 4
+};
+
+// cudaErrorInvalidValue for what the kernels do not take, cudaErrorNotSupported
+// on another device than they are for; otherwise what the launch returned. A row's result depends on that row alone, to the bit.
+cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream);
+
+}  // namespace weir::engine

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pieces of matrices in a warp's registers: how they are read from and written
+// to tiles (chunk_wgmma.cuh), rounded to bf16 and multiplied by one warp.
+//
+// A warp's 16 by 16 block of sums is float[8]: lane l has rows l / 4 (numbers
+// 0, 1, 4, 5) and l / 4 + 8 (2, 3, 6, 7), columns 2 (l % 4) and the next (0 to
+// 3), and those plus 8 (4 to 7). Rounded in pairs it is the left operand.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "engine/kernels/cuda/chunk_wgmma.cuh"
+
+namespace weir::engine {
+
+using Fragment = uint32_t[4];
+
+__device__ inline uint32_t Pack(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ inline float Low(uint32_t pair) {
+  return __uint_as_float(pair << 16);
+}
+__device__ inline float High(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000U);
+}
+// What Pack rounded away.
+__device__ inline uint32_t PackRest(float low, float high, uint32_t packed) {
+  return Pack(low - Low(packed), high - High(packed));
+}
+
+// Number i of Fragment holds numbers 2 i and 2 i + 1 of the sums.
+__device__ inline void Round(const float* sums, Fragment& to) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) to[i] = Pack(sums[2 * i], sums[2 * i + 1]);
+}
+__device__ inline void RoundTwice(const float* sums,
+                                  Fragment& to,
+                                  Fragment& rest) {
+  Round(sums, to);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    rest[i] = PackRest(sums[2 * i], sums[2 * i + 1], to[i]);
+  }
+}
+
+// Four blocks of 8 by 8, each lane giving one row's address; lane l has columns
+// 2 (l % 4), + 1 of row l / 4, transposed of column l / 4.
+__device__ inline void LoadBlocks(uint32_t address, Fragment& to) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+      : "r"(address)
+      : "memory");
+}
+__device__ inline void LoadBlocksTransposed(uint32_t address, Fragment& to) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, "
+      "[%4];\n"
+      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+      : "r"(address)
+      : "memory");
+}
+__device__ inline void StoreBlocksTransposed(uint32_t address,
+                                             const Fragment& from) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, "
+      "%4};\n" ::"r"(address),
+      "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
+      : "memory");
+}
+
+// Lane's address for the 16 by 16 block (row block, column block) of a tile:
+// loaded it is a left operand, loaded transposed a right one.
+__device__ inline uint32_t BlockAddress(uint32_t tile, int row, int column) {
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+  return tile + PieceOffset(16 * row + (lane & 15), 2 * column + (lane >> 4));
+}
+// Likewise where the tile's rows are the sums' columns: loaded or stored
+// transposed it is a Fragment of the sums.
+__device__ inline uint32_t TurnedAddress(uint32_t tile, int row, int column) {
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+  return tile + PieceOffset(16 * column + (lane >> 4) * 8 + (lane & 7),
+                            2 * row + (lane >> 3 & 1));
+}
+
+// sums += a b, all 16 by 16.
+__device__ inline void MultiplyBlocks(float (&sums)[8],
+                                      const Fragment& a,
+                                      const Fragment& b) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float* d = sums + 4 * half;
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[2 * half]),
+          "r"(b[2 * half + 1]));
+  }
+}
+
+// A matrix rounded to bf16, and what that rounded away.
+struct Twice {
+  Fragment number;
+  Fragment rest;
+};
+
+// sums += a b to about 16 bits: the product of the rests is left out.
+__device__ inline void MultiplyTwice(float (&sums)[8],
+                                     const Twice& a,
+                                     const Twice& b) {
+  MultiplyBlocks(sums, a.rest, b.number);
+  MultiplyBlocks(sums, a.number, b.rest);
+  MultiplyBlocks(sums, a.number, b.number);
+}
+
+}  // namespace weir::engine

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/gpu/chunk_case.h"
+
+#include <gtest/gtest.h>
+
+#include <span>
+
+#include "tests/gpu/device_recurrence.h"
+
+namespace weir::gpu {
+namespace {
+
+using engine::kGapMark;
+using engine::RecurrenceCase;
+using engine::RecurrenceKind;
+
+// Of the device's arrays: a multiple of 16 bytes.
+constexpr int64_t kGap = 8;
+
+int64_t KeyNumbers(const RecurrenceCase& work) {
+  return int64_t{work.shape.key_heads} * work.shape.key_dim;
+}
+int64_t ValueNumbers(const RecurrenceCase& work) {
+  return int64_t{work.shape.heads} * work.shape.value_dim;
+}
+int64_t StateNumbers(const RecurrenceCase& work) {
+  return ValueNumbers(work) * work.shape.key_dim;
+}
+
+// `items` of `count` numbers each, `stride` apart in x, kGap after each.
+template <typename T, typename Convert>
+std::vector<T> Spread(const std::vector<float>& x,
+                      int64_t items,
+                      int64_t count,
+                      int64_t stride,
+                      Convert convert) {
+  std::vector<T> spread(static_cast<size_t>(items * (count + kGap)),
+                        convert(kGapMark));
+  for (int64_t i = 0; i < items; ++i) {
+    for (int64_t j = 0; j < count; ++j) {
+      spread[i * (count + kGap) + j] = convert(x[i * stride + j]);
+    }
+  }
+  return spread;
+}
+
+// The other way; fails where a gap was written.
+template <typename T, typename Convert>
+void Gather(const std::vector<T>& spread,
+            int64_t items,
+            int64_t count,
+            int64_t stride,
+            Convert convert,
+            std::vector<float>& x) {
+  const float mark = convert(spread[count]);
+  for (int64_t i = 0; i < items; ++i) {
+    for (int64_t j = 0; j < count + kGap; ++j) {
+      const float number = convert(spread[i * (count + kGap) + j]);
+      if (j < count) {
+        x[i * stride + j] = number == mark ? kGapMark : number;
+      } else {
+        EXPECT_EQ(number, mark) << "a gap was written";
+      }
+    }
+  }
+}
+
+float Same(float x) { return x; }
+
+std::vector<uint16_t> Keys(const RecurrenceCase& work,
+                           const std::vector<float>& x) {
+  return Spread<uint16_t>(
+      x, work.tokens, KeyNumbers(work), work.key_stride, ToBfloat16);
+}
+std::vector<uint16_t> Values(const RecurrenceCase& work,
+                             const std::vector<float>& x) {
+  return Spread<uint16_t>(
+      x, work.tokens, ValueNumbers(work), work.value_stride, ToBfloat16);
+}
+
+template <typename T>
+std::span<const T> View(const std::vector<T>& x) {
+  return x;
+}
+
+const __nv_bfloat16* Bfloat(const DeviceArray<uint16_t>& x) {
+  return reinterpret_cast<const __nv_bfloat16*>(x.data());
+}
+
+}  // namespace
+
+void RoundOperands(RecurrenceCase& work) {
+  for (std::vector<float>* x : {&work.q, &work.k, &work.v}) {
+    for (float& number : *x) {
+      if (number != kGapMark) number = FromBfloat16(ToBfloat16(number));
+    }
+  }
+}
+
+ChunkArrays::ChunkArrays(const RecurrenceCase& work,
+                         const std::vector<uint32_t>& consumed)
+    : row_starts_(View(work.row_starts)),
+      slots_(View(work.slots)),
+      consumed_(View(consumed)),
+      q_(View(Keys(work, work.q))),
+      k_(View(Keys(work, work.k))),
+      v_(View(Values(work, work.v))),
+      out_(View(Values(work, work.out))),
+      log2_decay_(View(work.log2_decay)),
+      beta_(View(work.beta)),
+      state_(View(Spread<float>(work.state,
+                                work.slot_count,
+                                StateNumbers(work),
+                                work.state_stride,
+                                Same))) {
+  args_.rows = static_cast<int32_t>(work.slots.size());
+  args_.heads = work.shape.heads;
+  args_.key_heads = work.shape.key_heads;
+  args_.key_dim = work.shape.key_dim;
+  args_.value_dim = work.shape.value_dim;
+  args_.row_starts = row_starts_.data();
+  args_.slots = slots_.data();
+  if (!consumed.empty()) args_.consumed = consumed_.data();
+  args_.q = {Bfloat(q_), KeyNumbers(work) + kGap};
+  args_.k = {Bfloat(k_), KeyNumbers(work) + kGap};
+  args_.v = {Bfloat(v_), ValueNumbers(work) + kGap};
+  args_.log2_decay = {log2_decay_.data(), work.decay_stride};
+  if (work.shape.kind == RecurrenceKind::kDelta) {
+    args_.beta = {beta_.data(), work.gate_stride};
+  }
+  args_.out = reinterpret_cast<__nv_bfloat16*>(out_.data());
+  args_.out_stride = ValueNumbers(work) + kGap;
+  args_.state = state_.data();
+  args_.state_stride = StateNumbers(work) + kGap;
+}
+
+void ChunkArrays::Take(RecurrenceCase& work) const {
+  Gather(out_.Get(),
+         work.tokens,
+         ValueNumbers(work),
+         work.value_stride,
+         FromBfloat16,
+         work.out);
+  Gather(state_.Get(),
+         work.slot_count,
+         StateNumbers(work),
+         work.state_stride,
+         Same,
+         work.state);
+}
+
+void RunChunksOnDevice(RecurrenceCase& work,
+                       const std::vector<uint32_t>& consumed) {
+  const ChunkArrays arrays(work, consumed);
+  ASSERT_EQ(engine::RecurrenceChunk(arrays.args(), nullptr), cudaSuccess);
+  Must(cudaDeviceSynchronize(), "chunks");
+  arrays.Take(work);
+}
+
+}  // namespace weir::gpu

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the recurrence's chunk kernels must do, against the fp64 reference on
+// the same queries, keys and values rounded to bf16.
+#include "engine/kernels/cuda/chunk.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tests/gpu/chunk_case.h"
+
+namespace weir::gpu {
+namespace {
+
+using engine::BitEqual;
+using engine::kGapMark;
+using engine::RecurrenceCase;
+using engine::RecurrenceForm;
+using engine::RecurrenceKind;
+using engine::RecurrenceShape;
+using engine::RelativeRmse;
+
+constexpr double kRmseMax = 5e-3;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+constexpr RecurrenceShape kSmall = {
+    .heads = 2, .key_heads = 1, .key_dim = 128, .value_dim = 128};
+
+constexpr RecurrenceShape kShapes[] = {
+    kSmall,
+    {.heads = 4, .key_heads = 4, .key_dim = 64, .value_dim = 64},
+    {.heads = 2, .key_heads = 1, .key_dim = 64, .value_dim = 128},
+    {.heads = 2, .key_heads = 2, .key_dim = 128, .value_dim = 192},
+    {.heads = 3, .key_heads = 1, .key_dim = 256, .value_dim = 64},
+    {.heads = 2, .key_heads = 2, .key_dim = 256, .value_dim = 512},
+};
+
+using Param = std::tuple<RecurrenceKind, RecurrenceShape>;
+
+class ChunkTest : public testing::TestWithParam<Param> {
+ protected:
+  RecurrenceCase Case(const std::vector<int32_t>& row_tokens,
+                      uint32_t seed = 20261130) const {
+    RecurrenceShape shape = std::get<1>(GetParam());
+    shape.kind = std::get<0>(GetParam());
+    RecurrenceCase work(shape, row_tokens, seed);
+    RoundOperands(work);
+    return work;
+  }
+  bool IsDelta() const {
+    return std::get<0>(GetParam()) == RecurrenceKind::kDelta;
+  }
+
+  void ExpectEqualsReference(const RecurrenceCase& start,
+                             double rmse_max = kRmseMax) {
+    RecurrenceCase got = start;
+    RecurrenceCase want = start;
+    RunChunksOnDevice(got, {});
+    want.Run(RecurrenceForm::kReference);
+    for (size_t row = 0; row < start.slots.size(); ++row) {
+      const auto r = static_cast<int32_t>(row);
+      SCOPED_TRACE(testing::Message() << "row " << r);
+      const int32_t slot = start.slots[row];
+      if (slot < 0) {
+        EXPECT_THAT(got.RowOut(r), testing::Each(kGapMark));
+        continue;
+      }
+      const double out = RelativeRmse(got.RowOut(r), want.RowOut(r));
+      const double state = RelativeRmse(got.SlotState(slot),
+                                        want.SlotState(slot));
+      EXPECT_LE(out, rmse_max);
+      EXPECT_LE(state, rmse_max);
+      worst_out_ = std::max(worst_out_, out);
+      worst_state_ = std::max(worst_state_, state);
+    }
+    EXPECT_TRUE(got.GapsUntouched());
+  }
+
+  void TearDown() override {
+    if (worst_out_ > 0) {
+      std::printf("worst RMSE ratio: out %.2e state %.2e\n",
+                  worst_out_,
+                  worst_state_);
+    }
+  }
+
+ private:
+  double worst_out_ = 0;
+  double worst_state_ = 0;
+};
+
+TEST_P(ChunkTest, EqualsTheReferenceOverARaggedBatch) {
+  RecurrenceCase start = Case({1, 0, 64, 200, 65, 63, 128, 17, 300});
+  start.slots = {3, 8, -1, 0, 7, 1, 5, 2, 4};
+  const std::vector<float> unnamed = start.SlotState(6);
+
+  ExpectEqualsReference(start);
+
+  RunChunksOnDevice(start, {});
+  EXPECT_TRUE(BitEqual(start.SlotState(6), unnamed));
+}
+
+TEST_P(ChunkTest, StrongAndWeakDecays) {
+  for (const float log2_decay :
+       {0.0F, -1e-4F, -0.1F, -2.0F, -30.0F, -1000.0F, -kInfinity}) {
+    SCOPED_TRACE(testing::Message() << log2_decay);
+    RecurrenceCase start = Case({150});
+    start.SetLog2Decay(log2_decay);
+    if (log2_decay == -kInfinity) {
+      // One token forgets all; the next do not.
+      start.SetLog2Decay(-0.01F);
+      for (int32_t h = 0; h < start.shape.heads; ++h) {
+        start.log2_decay[70 * start.decay_stride + h] = -kInfinity;
+      }
+    }
+    ExpectEqualsReference(start);
+  }
+}
+
+TEST_P(ChunkTest, EqualTokens) {
+  for (const int32_t period : {1, 2, 3}) {
+    for (const float log2_decay : {0.0F, -0.01F, -1.0F}) {
+      SCOPED_TRACE(testing::Message() << period << " " << log2_decay);
+      RecurrenceCase start = Case({130});
+      start.RepeatTokens(period);
+      start.SetLog2Decay(log2_decay);
+      start.SetBeta(1.0F);
+      ExpectEqualsReference(start);
+    }
+  }
+}
+
+// Every token has the first one's key and a value of its own.
+TEST_P(ChunkTest, EqualKeysOfDifferentValues) {
+  for (const float log2_decay : {0.0F, -0.01F, -0.5F}) {
+    for (const float beta : {0.1F, 1.0F, 1.9F}) {
+      SCOPED_TRACE(testing::Message() << log2_decay << " " << beta);
+      RecurrenceCase start = Case({200});
+      const std::vector<float> v = start.v;
+      start.RepeatTokens(1);
+      start.v = v;
+      start.SetLog2Decay(log2_decay);
+      start.SetBeta(beta);
+      ExpectEqualsReference(start);
+    }
+  }
+}
+
+TEST_P(ChunkTest, BetaOfTwoWithDecay) {
+  RecurrenceCase start = Case({260});
+  start.SetLog2Decay(-0.05F);
+  start.SetBeta(2.0F);
+  ExpectEqualsReference(start);
+}
+
+TEST_P(ChunkTest, AFreshSlotReadsAsZero) {
+  RecurrenceCase work = Case({70, 70});
+  RecurrenceCase want = work;
+  std::fill_n(work.state.begin(), work.state_stride - 5, kNan);
+  std::fill_n(want.state.begin(), want.state_stride - 5, 0.0F);
+
+  RunChunksOnDevice(work, {0, 9});
+  RunChunksOnDevice(want, {});
+
+  EXPECT_TRUE(BitEqual(work.AllOut(), want.AllOut()));
+  EXPECT_TRUE(BitEqual(work.AllStates(), want.AllStates()));
+}
+
+TEST_P(ChunkTest, ARowDoesNotDependOnItsNeighbours) {
+  RecurrenceCase work = Case({129, 100, 70});
+  RecurrenceCase other = work;
+  // Row 1 is the same; the others have tokens and states that are not numbers.
+  for (const int32_t row : {0, 2}) {
+    for (int32_t t = other.row_starts[row]; t < other.row_starts[row + 1];
+         ++t) {
+      other.q[t * other.key_stride] = kNan;
+      other.k[t * other.key_stride + 1] = kNan;
+      other.v[t * other.value_stride + 2] = kInfinity;
+      other.log2_decay[t * other.decay_stride] = kNan;
+      other.beta[t * other.gate_stride] = kNan;
+    }
+    other.state[row * other.state_stride] = kNan;
+  }
+  RunChunksOnDevice(work, {});
+  RunChunksOnDevice(other, {});
+
+  EXPECT_TRUE(BitEqual(work.RowOut(1), other.RowOut(1)));
+  EXPECT_TRUE(BitEqual(work.SlotState(1), other.SlotState(1)));
+  EXPECT_TRUE(std::isnan(other.RowOut(0)[0]));
+  EXPECT_TRUE(std::isnan(other.SlotState(2)[0]));
+}
+
+TEST_P(ChunkTest, AgainTheSameBits) {
+  std::vector<int32_t> row_tokens(40);
+  for (int32_t i = 0; i < 40; ++i) row_tokens[i] = 30 + 17 * i % 256;
+  const RecurrenceCase start = Case(row_tokens);
+  RecurrenceCase first = start;
+  RunChunksOnDevice(first, {});
+  for (int i = 0; i < 3; ++i) {
+    RecurrenceCase again = start;
+    RunChunksOnDevice(again, {});
+    EXPECT_TRUE(BitEqual(again.AllOut(), first.AllOut()));
+    EXPECT_TRUE(BitEqual(again.AllStates(), first.AllStates()));
+  }
+}
+
+std::string NameOf(const testing::TestParamInfo<Param>& param) {
+  const RecurrenceShape& shape = std::get<1>(param.param);
+  return std::string(std::get<0>(param.param) == RecurrenceKind::kDelta
+                         ? "Delta"
+                         : "Plain") +
+         "_" + std::to_string(shape.heads) + "_" +
+         std::to_string(shape.key_dim) + "x" + std::to_string(shape.value_dim);
+}
+
+constexpr RecurrenceKind kKinds[] = {RecurrenceKind::kDelta,
+                                     RecurrenceKind::kPlain};
+
+INSTANTIATE_TEST_SUITE_P(Kinds,
+                         ChunkTest,
+                         testing::Combine(testing::ValuesIn(kKinds),
+                                          testing::ValuesIn(kShapes)),
+                         NameOf);
+
+class ChunkLengthTest : public ChunkTest {};
+
+TEST_P(ChunkLengthTest, EveryLength) {
+  std::vector<int32_t> row_tokens(257);
+  std::iota(row_tokens.begin(), row_tokens.end(), 1);
+  std::shuffle(row_tokens.begin(), row_tokens.end(), std::mt19937(3));
+  RecurrenceCase start = Case(row_tokens);
+  std::shuffle(start.slots.begin(), start.slots.end(), std::mt19937(5));
+  ExpectEqualsReference(start);
+}
+
+TEST_P(ChunkLengthTest, ALongRow) {
+  RecurrenceCase start = Case({9000, 3});
+  for (float& x : start.log2_decay) {
+    if (x != kGapMark) x *= 0.05F;
+  }
+  ExpectEqualsReference(start);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds,
+                         ChunkLengthTest,
+                         testing::Combine(testing::ValuesIn(kKinds),
+                                          testing::Values(kSmall)),
+                         NameOf);
+
+TEST(ChunkRefusalTest, WhatNoKernelTakesIsRefused) {
+  RecurrenceCase work(kSmall, {1}, 1);
+  ChunkArrays arrays(work, {});
+  engine::ChunkArgs args = arrays.args();
+  args.key_dim = 96;
+  EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
+  args = arrays.args();
+  args.value_dim = 96;
+  EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
+  args = arrays.args();
+  args.q.data += 1;
+  EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
+  args = arrays.args();
+  args.out_stride += 1;
+  EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
+  args = arrays.args();
+  args.rows = 0;
+  EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaSuccess);
+}
+
+}  // namespace
+}  // namespace weir::gpu
