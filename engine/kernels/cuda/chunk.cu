@@ -8,18 +8,21 @@
 namespace weir::engine {
 namespace {
 
-// The inverse's blocks above the diagonal are zero for good.
+// Blocks above the diagonal, of scores and inverse, are zero for good.
 template <typename Form>
 __device__ void InitShared(ChunkShared<Form>& shared) {
-  for (ChunkOperands& operands : shared.operands) {
-    auto* words = reinterpret_cast<uint4*>(&operands.inverse);
-    for (int i = threadIdx.x; i < 2 * kTileBytes / 16; i += Form::kThreads) {
+  for (auto& operands : shared.operands) {
+    constexpr int kWords = (sizeof(operands) - sizeof(ChunkScales)) / 16;
+    auto* words = reinterpret_cast<uint4*>(&operands);
+    for (int i = threadIdx.x; i < kWords; i += Form::kThreads) {
       words[i] = uint4{0, 0, 0, 0};
     }
   }
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2; ++i) {
-      InitBarrier(&shared.prepared[i], kWarpgroup);
+      InitBarrier(&shared.loaded[2 * i], kWarpgroup);
+      InitBarrier(&shared.loaded[2 * i + 1], kWarpgroup);
+      InitBarrier(&shared.prepared[i], Form::kMakers * kWarpgroup);
       InitBarrier(&shared.carried[i], Form::kGroups * kWarpgroup);
     }
   }
@@ -42,11 +45,11 @@ __device__ void CarryChunks(const ChunkArgs& args,
   for (int chunk = 0; chunk < chunks; ++chunk) {
     ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
     Await(&shared.prepared[chunk & 1], chunk / 2);
-    carried.Step(tokens, shared.operands[chunk & 1]);
-    carried.WriteOut(tokens,
-                     place.TokensOf(chunk),
-                     out + int64_t{chunk} * kChunkTokens * args.out_stride,
-                     args.out_stride);
+    carried.Step(tokens,
+                 shared.operands[chunk & 1],
+                 place.TokensOf(chunk),
+                 out + int64_t{chunk} * kChunkTokens * args.out_stride,
+                 args.out_stride);
     Arrive(&shared.carried[chunk & 1]);
   }
   carried.Store();
@@ -73,13 +76,23 @@ __global__ void __launch_bounds__(Form::kThreads, 1)
   // By a shuffle, for the compiler to see that a warp takes one branch.
   const int group = __shfl_sync(
       0xffffffffU, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
-  // Three warpgroups have 168 registers a thread; two have all there are.
-  constexpr bool kUneven = Form::kGroups == 2;
+  // Of four warpgroups each has 128 registers a thread at first.
+  constexpr bool kFour = Form::kPreparers == 2;
   if (group == Form::kGroups) {
-    if constexpr (kUneven) GiveRegisters<120>();
-    PrepareChunks(args, place, shared);
+    if constexpr (!kFour) {
+      PrepareChunks<Form, true, true, Form::kDelta>(args, place, shared);
+    } else {
+      GiveRegisters<Form::kDelta ? 72 : 96>();
+      PrepareChunks<Form, false, !Form::kDelta, Form::kDelta>(
+          args, place, shared);
+    }
+  } else if (group > Form::kGroups) {
+    if constexpr (kFour) {
+      GiveRegisters<Form::kDelta ? 40 : 64>();
+      PrepareChunks<Form, true, Form::kDelta, false>(args, place, shared);
+    }
   } else {
-    if constexpr (kUneven) TakeRegisters<192>();
+    if constexpr (kFour) TakeRegisters<Form::kDelta ? 200 : 176>();
     const bool fresh = args.consumed != nullptr && args.consumed[row] == 0;
     float* state = args.state + slot * args.state_stride +
                    (int64_t{place.head} * args.value_dim + place.first_value) *

@@ -23,10 +23,9 @@ class CarriedState {
   // `state` is this block's first value's, [V, K].
   __device__ CarriedState(int group, float* state)
       : group_(group),
-        warp_(static_cast<int>(threadIdx.x) % kWarpgroup / 32),
-        lane_(static_cast<int>(threadIdx.x) & 31),
-        state_(state + (64 * group + 16 * warp_ + lane_ / 4) * kKeyDim +
-               2 * (lane_ & 3)) {}
+        warp_(__shfl_sync(0xffffffffU, threadIdx.x % kWarpgroup / 32, 0)),
+        state_(state + (64 * group + 16 * warp_ + Lane() / 4) * kKeyDim +
+               2 * (Lane() & 3)) {}
 
   __device__ void Load(bool fresh) {
     ForEachPair([&](float* pair, float* at) {
@@ -42,85 +41,58 @@ class CarriedState {
     });
   }
 
-  // One chunk; its out is left in tokens.v.
+  // One chunk, of which `count` tokens are written to out, this block's first
+  // value's.
   __device__ void Step(ChunkTokens<Form>& tokens,
-                       const ChunkOperands& operands) {
+                       const ChunkOperands<Form::kDelta>& operands,
+                       int count,
+                       __nv_bfloat16* out,
+                       int64_t stride) {
     const ChunkScales& scales = operands.scales;
-    float writes[32];  // W, then U
-    float reads[32];   // A, then out
+    float writes[32] = {};  // W, then U, then U with its decay to the end
+    float reads[32] = {};   // A, then out
     Read(tokens, scales.from_start[kChunkTokens - 1], writes, reads);
-    Fragment u[4];
+    Fragment v[4];
+    uint8_t* values = tokens.v[group_];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      LoadBlocksTransposed(TurnedAddress(SharedAddress(values), warp_, j),
+                           v[j]);
+    }
     Fragment u_rest[4];
-    uint8_t* v = tokens.v[group_];
-    LoadValues(v, scales, writes, u, u_rest);
-    if constexpr (Form::kDelta) Solve(operands.inverse, writes, u, u_rest);
-    // Rounded for the scores, and from here on with its decay for the state.
+    if constexpr (Form::kDelta) {
+      Solve(operands.inverse, scales, writes, v, u_rest);
+    } else {
+      Unpack(v, writes);
+    }
     Fragment w[4];
     Fragment w_rest[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      float* values = writes + 8 * j;
-      if constexpr (Form::kDelta) RoundTwice(values, u[j], u_rest[j]);
-      Scale(scales.to_end, j, values);
+      Scale(scales.to_end, j, writes + 8 * j);
       if constexpr (Form::kDelta) {
-        RoundTwice(values, w[j], w_rest[j]);
+        RoundTwice(writes + 8 * j, w[j], w_rest[j]);
       } else {
-        Round(values, w[j]);
+        Round(writes + 8 * j, w[j]);
       }
       Scale(scales.from_start, j, reads + 8 * j);
     }
     BeginProducts();
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-      const uint64_t k = TileOperand(tokens.k[tile]);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        MultiplyAdd<true>(s_[tile], w[j], k + j * kRows16, true);
-        if constexpr (Form::kDelta) {
-          MultiplyAdd<true>(s_[tile], w_rest[j], k + j * kRows16, true);
-        }
-      }
-    }
-    const uint64_t scores = TileOperand(operands.scores);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<false>(reads, u[j], scores + j * kColumns16, true);
-      if constexpr (Form::kDelta) {
-        MultiplyAdd<false>(reads, u_rest[j], scores + j * kColumns16, true);
-      }
-    }
+    Write(tokens, w, w_rest);
+    AddScores(operands.scores, v, u_rest, reads);
     CommitProducts();
     WaitProducts<0>();
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) Pin(s_[tile]);
     Pin(reads);
 #pragma unroll
+    for (int tile = 0; tile < kKeyTiles; ++tile) Pin(s_[tile]);
+#pragma unroll
     for (int j = 0; j < 4; ++j) {
-      Fragment out;
-      Round(reads + 8 * j, out);
-      StoreBlocksTransposed(TurnedAddress(SharedAddress(v), warp_, j), out);
+      Fragment x;
+      Round(reads + 8 * j, x);
+      StoreBlocksTransposed(TurnedAddress(SharedAddress(values), warp_, j), x);
     }
     __syncwarp();
-  }
-
-  // Writes what Step left to the first `count` tokens of out, which is this
-  // block's first value's: a warp has 16 values of each token.
-  __device__ void WriteOut(const ChunkTokens<Form>& tokens,
-                           int count,
-                           __nv_bfloat16* out,
-                           int64_t stride) const {
-    const int piece = 2 * warp_ + (lane_ & 1);
-    const uint8_t* from = tokens.v[group_];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int token = lane_ / 2 + 16 * i;
-      const uint4 x =
-          *reinterpret_cast<const uint4*>(from + PieceOffset(token, piece));
-      if (token < count) {
-        *reinterpret_cast<uint4*>(out + token * stride + 64 * group_ +
-                                  8 * piece) = x;
-      }
-    }
+    WriteOut(values, count, out, stride);
   }
 
  private:
@@ -128,6 +100,23 @@ class CarriedState {
   static constexpr int kKeyDim = 64 * kKeyTiles;
   // Key tiles whose operands fit in registers together.
   static constexpr int kTilesAtOnce = kKeyTiles < 2 ? kKeyTiles : 2;
+
+  // A warp has 16 values of each token.
+  __device__ void WriteOut(const uint8_t* values,
+                           int count,
+                           __nv_bfloat16* out,
+                           int64_t stride) const {
+    const int lane = Lane();
+    const int piece = 2 * warp_ + (lane & 1);
+    __nv_bfloat16* to = out + lane / 2 * stride + 64 * group_ + 8 * piece;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int token = lane / 2 + 16 * i;
+      const uint4 x =
+          *reinterpret_cast<const uint4*>(values + PieceOffset(token, piece));
+      if (token < count) *reinterpret_cast<uint4*>(to + 16 * i * stride) = x;
+    }
+  }
 
   template <typename Visit>
   __device__ void ForEachPair(Visit visit) {
@@ -141,7 +130,7 @@ class CarriedState {
     }
   }
 
-  // W and A, both of the state at the chunk's start; then decays it.
+  // W and A, both of the state at the chunk's start, which then decays.
   __device__ void Read(const ChunkTokens<Form>& tokens,
                        float decay,
                        float (&writes)[32],
@@ -157,91 +146,123 @@ class CarriedState {
         for (int j = 0; j < 32; ++j) s_[first + i][j] *= decay;
       }
       BeginProducts();
-#pragma unroll
-      for (int i = 0; i < kTilesAtOnce; ++i) {
-        const int tile = first + i;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const bool add = tile + j > 0;
-          if constexpr (Form::kDelta) {
-            MultiplyAdd<false>(writes,
-                               s[i][j],
-                               TileOperand(tokens.k[tile]) + j * kColumns16,
-                               add);
-          }
-          MultiplyAdd<false>(reads,
-                             s[i][j],
-                             TileOperand(tokens.q[tile]) + j * kColumns16,
-                             add);
-        }
+      if constexpr (Form::kDelta) {
+        MultiplyState(s, tokens.k + first, first > 0, writes);
       }
-      CommitProducts();
+      MultiplyState(s, tokens.q + first, first > 0, reads);
       WaitProducts<0>();
       if constexpr (Form::kDelta) Pin(writes);
       Pin(reads);
     }
   }
 
-  // With the delta rule R into u and u_rest, else v^T into u and `writes`.
-  __device__ void LoadValues(const uint8_t* v,
-                             const ChunkScales& scales,
-                             float (&writes)[32],
-                             Fragment (&u)[4],
-                             Fragment (&u_rest)[4]) const {
+  // sums (+)= s rows^T.
+  __device__ static void MultiplyState(const Fragment (&s)[kTilesAtOnce][4],
+                                       const uint8_t (*rows)[kTileBytes],
+                                       bool add,
+                                       float (&sums)[32]) {
+#pragma unroll
+    for (int i = 0; i < kTilesAtOnce; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        MultiplyAdd<false>(sums,
+                           s[i][j],
+                           TileOperand(rows[i]) + j * kColumns16,
+                           add || i + j > 0);
+      }
+    }
+    CommitProducts();
+  }
+
+  __device__ static void Unpack(const Fragment (&v)[4], float (&values)[32]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      values[2 * i] = Low(v[i / 4][i % 4]);
+      values[2 * i + 1] = High(v[i / 4][i % 4]);
+    }
+  }
+
+  // U, from W in `writes` and v^T: there in full, in v and u_rest rounded.
+  __device__ void Solve(const TwiceTile& inverse,
+                        const ChunkScales& scales,
+                        float (&writes)[32],
+                        Fragment (&v)[4],
+                        Fragment (&u_rest)[4]) const {
+const int lane = Lane();
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      Fragment x;
-      LoadBlocksTransposed(TurnedAddress(SharedAddress(v), warp_, j), x);
       float* values = writes + 8 * j;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float* pair = values + 2 * i;
-        if constexpr (Form::kDelta) {
-          const int token = 16 * j + i / 2 * 8 + 2 * (lane_ & 3);
-          const float2 beta =
-              *reinterpret_cast<const float2*>(&scales.beta[token]);
-          const float2 decay =
-              *reinterpret_cast<const float2*>(&scales.beta_from_start[token]);
-          pair[0] = beta.x * Low(x[i]) - decay.x * pair[0];
-          pair[1] = beta.y * High(x[i]) - decay.y * pair[1];
-        } else {
-          u[j][i] = x[i];
-          pair[0] = Low(x[i]);
-          pair[1] = High(x[i]);
-        }
+        const int token = 16 * j + i / 2 * 8 + 2 * (lane & 3);
+        const float2 beta =
+            *reinterpret_cast<const float2*>(&scales.beta[token]);
+        const float2 decay =
+            *reinterpret_cast<const float2*>(&scales.beta_from_start[token]);
+        pair[0] = beta.x * Low(v[j][i]) - decay.x * pair[0];
+        pair[1] = beta.y * High(v[j][i]) - decay.y * pair[1];
       }
-      if constexpr (Form::kDelta) RoundTwice(values, u[j], u_rest[j]);
+      RoundTwice(values, v[j], u_rest[j]);
     }
-  }
-
-  // U from R, into `writes`.
-  __device__ void Solve(const TwiceTile& inverse,
-                        float (&writes)[32],
-                        const Fragment (&r)[4],
-                        const Fragment (&r_rest)[4]) const {
     const uint64_t number = TileOperand(inverse.number);
     const uint64_t rest = TileOperand(inverse.rest);
     BeginProducts();
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<false>(writes, r[j], rest + j * kColumns16, j > 0);
-      MultiplyAdd<false>(writes, r_rest[j], number + j * kColumns16, true);
+      MultiplyAdd<false>(writes, v[j], rest + j * kColumns16, j > 0);
+      MultiplyAdd<false>(writes, u_rest[j], number + j * kColumns16, true);
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<false>(writes, r[j], number + j * kColumns16, true);
+      MultiplyAdd<false>(writes, v[j], number + j * kColumns16, true);
     }
     CommitProducts();
     WaitProducts<0>();
     Pin(writes);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) RoundTwice(writes + 8 * j, v[j], u_rest[j]);
+  }
+
+  // out^T += U scores^T.
+  __device__ static void AddScores(const uint8_t* tile,
+                                   const Fragment (&u)[4],
+                                   const Fragment (&u_rest)[4],
+                                   float (&reads)[32]) {
+    const uint64_t scores = TileOperand(tile);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      MultiplyAdd<false>(reads, u[j], scores + j * kColumns16, true);
+      if constexpr (Form::kDelta) {
+        MultiplyAdd<false>(reads, u_rest[j], scores + j * kColumns16, true);
+      }
+    }
+  }
+
+  // S += w k.
+  __device__ void Write(const ChunkTokens<Form>& tokens,
+                        const Fragment (&w)[4],
+                        const Fragment (&w_rest)[4]) {
+#pragma unroll
+    for (int tile = 0; tile < kKeyTiles; ++tile) {
+      const uint64_t k = TileOperand(tokens.k[tile]);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        MultiplyAdd<true>(s_[tile], w[j], k + j * kRows16, true);
+        if constexpr (Form::kDelta) {
+          MultiplyAdd<true>(s_[tile], w_rest[j], k + j * kRows16, true);
+        }
+      }
+    }
   }
 
   // values, 16 tokens of them, by a factor a token.
   __device__ void Scale(const float* factors, int j, float* values) const {
+const int lane = Lane();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float2 factor = *reinterpret_cast<const float2*>(
-          &factors[16 * j + 8 * half + 2 * (lane_ & 3)]);
+          &factors[16 * j + 8 * half + 2 * (lane & 3)]);
 #pragma unroll
       for (int i = 4 * half; i < 4 * half + 4; i += 2) {
         values[i] *= factor.x;
@@ -252,7 +273,6 @@ class CarriedState {
 
   const int group_;
   const int warp_;
-  const int lane_;
   float* const state_;
   float s_[kKeyTiles][32];
 };

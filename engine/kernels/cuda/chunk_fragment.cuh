@@ -33,6 +33,13 @@ __device__ inline uint32_t PackRest(float low, float high, uint32_t packed) {
   return Pack(low - Low(packed), high - High(packed));
 }
 
+// 2^x, 0 below 2^-126.
+__device__ inline float Exp2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(power) : "f"(x));
+  return power;
+}
+
 // Number i of Fragment holds numbers 2 i and 2 i + 1 of the sums.
 __device__ inline void Round(const float* sums, Fragment& to) {
 #pragma unroll
@@ -77,13 +84,13 @@ __device__ inline void StoreBlocksTransposed(uint32_t address,
 // Lane's address for the 16 by 16 block (row block, column block) of a tile:
 // loaded it is a left operand, loaded transposed a right one.
 __device__ inline uint32_t BlockAddress(uint32_t tile, int row, int column) {
-  const int lane = static_cast<int>(threadIdx.x) & 31;
+  const int lane = Lane();
   return tile + PieceOffset(16 * row + (lane & 15), 2 * column + (lane >> 4));
 }
 // Likewise where the tile's rows are the sums' columns: loaded or stored
 // transposed it is a Fragment of the sums.
 __device__ inline uint32_t TurnedAddress(uint32_t tile, int row, int column) {
-  const int lane = static_cast<int>(threadIdx.x) & 31;
+  const int lane = Lane();
   return tile + PieceOffset(16 * column + (lane >> 4) * 8 + (lane & 7),
                             2 * row + (lane >> 3 & 1));
 }

@@ -2,7 +2,7 @@
 //
 // The inverse T of I + L, L strictly lower triangular, 64 by 64, by one
 // warpgroup: blocks of 16 on the diagonal by forward substitution in fp32, the
-// others by block rows from the top,
+// others by block diagonals from the main one,
 //
 //   T[i][j] = sum over m of Y[i][m] T[m][j],  Y = -T[i][i] L[i][m],  j <= m < i
 //
@@ -23,10 +23,10 @@ struct TwiceTile {
   uint8_t rest[kTileBytes];
 };
 
-// L in shared memory. Its diagonal blocks are read by their own warp alone.
+// L in shared memory; a warp's block row is read by that warp alone.
 struct LowerMatrix {
-  TwiceTile below;              // the blocks below the diagonal's
-  float diagonal[4][16][20];    // with room that keeps rows off one bank
+  TwiceTile below;            // the blocks below the diagonal's
+  float diagonal[4][16][20];  // those, [column][row], and room between rows
 };
 
 __device__ inline void StoreTwice(TwiceTile& tile,
@@ -58,27 +58,28 @@ __device__ inline void LoadRight(const TwiceTile& tile,
                        to.rest);
 }
 
-// Writes T's diagonal block of this warp. A lane has a column; lanes of the
-// second half have the same columns and write the rests.
+// Writes T's diagonal block of this warp. A lane has a column, and takes what a
+// row of it gives from all later rows at once; lanes of the second half have
+// the same columns and write the rests.
 __device__ inline void InvertDiagonal(const LowerMatrix& lower,
                                       int warp,
                                       TwiceTile& inverse) {
-  const int lane = static_cast<int>(threadIdx.x) & 31;
+  const int lane = Lane();
   const int column = lane & 15;
   float x[16];
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    float sums[4] = {i == column ? 1.0F : 0.0F, 0.0F, 0.0F, 0.0F};
+  for (int i = 0; i < 16; ++i) x[i] = i == column ? 1.0F : 0.0F;
 #pragma unroll
-    for (int j = 0; j < i; j += 4) {
+  for (int j = 0; j < 15; ++j) {
+#pragma unroll
+    for (int i = (j + 1) / 4 * 4; i < 16; i += 4) {
       const float4 l =
-          *reinterpret_cast<const float4*>(&lower.diagonal[warp][i][j]);
-      sums[0] -= l.x * x[j];
-      if (j + 1 < i) sums[1] -= l.y * x[j + 1];
-      if (j + 2 < i) sums[2] -= l.z * x[j + 2];
-      if (j + 3 < i) sums[3] -= l.w * x[j + 3];
+          *reinterpret_cast<const float4*>(&lower.diagonal[warp][j][i]);
+      if (i > j) x[i] -= l.x * x[j];
+      if (i + 1 > j) x[i + 1] -= l.y * x[j];
+      if (i + 2 > j) x[i + 2] -= l.z * x[j];
+      x[i + 3] -= l.w * x[j];
     }
-    x[i] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
   uint8_t* tile = lane < 16 ? inverse.number : inverse.rest;
 #pragma unroll
@@ -92,17 +93,11 @@ __device__ inline void InvertDiagonal(const LowerMatrix& lower,
   }
 }
 
-// Called by a warpgroup whose named barrier is `barrier`; warp w has block row
-// w. Reads what the others have written of L only after that barrier.
-__device__ inline void InvertLower(const LowerMatrix& lower,
-                                   int warp,
-                                   int barrier,
-                                   TwiceTile& inverse) {
-  const int lane = static_cast<int>(threadIdx.x) & 31;
-  __syncwarp();
-  InvertDiagonal(lower, warp, inverse);
-  __syncwarp();
-  Twice y[3];
+// Y of this warp's block row.
+__device__ inline void SolveDiagonal(const LowerMatrix& lower,
+                                     int warp,
+                                     const TwiceTile& inverse,
+                                     Twice (&y)[3]) {
   Twice diagonal;
   LoadLeft(inverse, warp, warp, diagonal);
 #pragma unroll
@@ -116,26 +111,40 @@ __device__ inline void InvertLower(const LowerMatrix& lower,
     for (int i = 0; i < 8; ++i) sums[i] = -sums[i];
     RoundTwice(sums, y[m].number, y[m].rest);
   }
+}
+
+// Called by a warpgroup whose named barrier is `barrier`; warp w has block row
+// w, of L and of T. Block diagonal after block diagonal: at each, all rows that
+// reach it add what the one before has given them.
+__device__ inline void InvertLower(const LowerMatrix& lower,
+                                   int warp,
+                                   int barrier,
+                                   TwiceTile& inverse) {
+  const int lane = Lane();
+  __syncwarp();
+  InvertDiagonal(lower, warp, inverse);
+  __syncwarp();
+  Twice y[3];
+  SolveDiagonal(lower, warp, inverse, y);
+  float sums[3][8] = {};
 #pragma unroll
-  for (int row = 1; row < 4; ++row) {
+  for (int below = 1; below < 4; ++below) {
     SyncWarpgroup(barrier);
-    if (row != warp) continue;
 #pragma unroll
-    for (int column = 0; column < row; ++column) {
-      float sums[8] = {};
-#pragma unroll
-      for (int m = column; m < row; ++m) {
-        Twice t;
-        LoadRight(inverse, m, column, t);
-        MultiplyTwice(sums, y[m], t);
-      }
+    for (int column = 0; column + below < 4; ++column) {
+      const int m = column + below - 1;
+      if (warp <= m) continue;
+      Twice t;
+      LoadRight(inverse, m, column, t);
+      MultiplyTwice(sums[column], y[m], t);
+      if (warp != m + 1) continue;
 #pragma unroll
       for (int i = 0; i < 8; i += 2) {
         StoreTwice(inverse,
-                   16 * row + lane / 4 + (i & 2) * 4,
+                   16 * warp + lane / 4 + (i & 2) * 4,
                    16 * column + 2 * (lane & 3) + (i & 4) * 2,
-                   sums[i],
-                   sums[i + 1]);
+                   sums[column][i],
+                   sums[column][i + 1]);
       }
     }
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The preparing warpgroup of a chunk kernel (chunk_shared.cuh).
+// The warpgroups of a chunk kernel that copy and prepare (chunk_shared.cuh).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -24,13 +24,13 @@ __device__ inline void CopyTiles(const BfloatRows& rows,
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
   const int piece = thread & 7;
   const uint32_t to = SharedAddress(tiles) + PieceOffset(thread >> 3, piece);
+  const __nv_bfloat16* first = rows.data + token * rows.stride + column +
+                               8 * piece;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int row = (thread >> 3) + 16 * i;
     const bool here = row < count;
-    const __nv_bfloat16* from = rows.data +
-                                (token + (here ? row : 0)) * rows.stride +
-                                column + 8 * piece;
+    const __nv_bfloat16* from = here ? first + row * rows.stride : first;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       CopyAsync<16>(
@@ -80,7 +80,7 @@ __device__ inline float2 SumDecays(const float* log2_decay) {
   constexpr unsigned kAll = 0xffffffffU;
   // Less than 2^-200 is 0 to every state; and infinities have no differences.
   constexpr float kLeast = -200.0F;
-  const int lane = static_cast<int>(threadIdx.x) & 31;
+  const int lane = Lane();
   float2 x = *reinterpret_cast<const float2*>(log2_decay + 2 * lane);
   if (x.x < kLeast) x.x = kLeast;
   if (x.y < kLeast) x.y = kLeast;
@@ -94,128 +94,220 @@ __device__ inline float2 SumDecays(const float* log2_decay) {
   return {sum - x.y, sum};
 }
 
+// A warp writes one of the scales.
 __device__ inline void WriteScales(float2 sums,
                                    const float* beta,
                                    bool delta,
+                                   int warp,
                                    ChunkScales& scales) {
-  const int lane = static_cast<int>(threadIdx.x) & 31;
+  const int token = 2 * Lane();
   const float last = __shfl_sync(0xffffffffU, sums.y, 31);
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float sum = i == 0 ? sums.x : sums.y;
-    const int token = 2 * lane + i;
-    const float from_start = exp2f(sum);
-    scales.from_start[token] = from_start;
-    scales.to_end[token] = exp2f(last - sum);
-    if (delta) {
-      scales.beta[token] = beta[token];
-      scales.beta_from_start[token] = beta[token] * from_start;
-    }
+  const auto write = [&](float* to, float first, float second) {
+    *reinterpret_cast<float2*>(to + token) = float2{first, second};
+  };
+  if (warp == 0) write(scales.from_start, Exp2(sums.x), Exp2(sums.y));
+  if (warp == 1) write(scales.to_end, Exp2(last - sums.x), Exp2(last - sums.y));
+  if (!delta || warp < 2) return;
+  const float2 x = *reinterpret_cast<const float2*>(beta + token);
+  if (warp == 2) write(scales.beta, x.x, x.y);
+  if (warp == 3) {
+    write(scales.beta_from_start, x.x * Exp2(sums.x), x.y * Exp2(sums.y));
   }
 }
 
-// Writes the scores and, of the delta rule, L: both from products of a chunk's
-// tokens that the warp has 16 rows of.
-template <bool kDelta>
-__device__ inline void WriteScores(const float (&keys)[32],
-                                   const float (&queries)[32],
-                                   float2 sums,
-                                   const float* beta,
-                                   int warp,
-                                   ChunkOperands& operands,
-                                   LowerMatrix& lower) {
+// Calls visit(n, i, j, factor, factor_2) for the pairs of numbers of a 16 by 16
+// block of sums (chunk_fragment.cuh) in the warp's block row: numbers n and
+// n + 1, of row i and columns j, j + 1, with factors 2^(g_i - g_j), which are of
+// use where j <= i.
+template <typename Visit>
+__device__ inline void VisitBlock(float2 sums,
+                                  int warp,
+                                  int block,
+                                  Visit visit) {
   constexpr unsigned kAll = 0xffffffffU;
-  const int lane = static_cast<int>(threadIdx.x) & 31;
+  const int lane = Lane();
   const int row = 16 * warp + lane / 4;  // and row + 8
-  const float even = __shfl_sync(kAll, sums.x, row / 2);
-  const float odd = __shfl_sync(kAll, sums.y, row / 2);
-  const float even_8 = __shfl_sync(kAll, sums.x, row / 2 + 4);
-  const float odd_8 = __shfl_sync(kAll, sums.y, row / 2 + 4);
-  const float of_row[2] = {row & 1 ? odd : even, row & 1 ? odd_8 : even_8};
-  const float betas[2] = {kDelta ? beta[row] : 0.0F,
-                          kDelta ? beta[row + 8] : 0.0F};
+  float of_row[2];
 #pragma unroll
-  for (int t = 0; t < 8; ++t) {
-    const float first = __shfl_sync(kAll, sums.x, 4 * t + (lane & 3));
-    const float second = __shfl_sync(kAll, sums.y, 4 * t + (lane & 3));
-    const int column = 8 * t + 2 * (lane & 3);
+  for (int half = 0; half < 2; ++half) {
+    const float even = __shfl_sync(kAll, sums.x, row / 2 + 4 * half);
+    const float odd = __shfl_sync(kAll, sums.y, row / 2 + 4 * half);
+    of_row[half] = row & 1 ? odd : even;
+  }
+#pragma unroll
+  for (int right = 0; right < 2; ++right) {
+    const int column = 16 * block + 8 * right + 2 * (lane & 3);
+    const float first = __shfl_sync(kAll, sums.x, column / 2);
+    const float second = __shfl_sync(kAll, sums.y, column / 2);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int at = 4 * t + 2 * half;
-      const int i = row + 8 * half;
-      const float factor = exp2f(of_row[half] - first);
-      const float factor_2 = exp2f(of_row[half] - second);
-      const uint32_t score =
-          Pack(column <= i ? factor * queries[at] : 0.0F,
-               column + 1 <= i ? factor_2 * queries[at + 1] : 0.0F);
-      *reinterpret_cast<uint32_t*>(operands.scores + NumberOffset(i, column)) =
-          score;
-      if (!kDelta || t > 2 * warp + 1) continue;
-      const float l = column < i ? betas[half] * factor * keys[at] : 0.0F;
-      const float l_2 =
-          column + 1 < i ? betas[half] * factor_2 * keys[at + 1] : 0.0F;
-      if (t >= 2 * warp) {
-        *reinterpret_cast<float2*>(
-            &lower.diagonal[warp][i & 15][column & 15]) = {l, l_2};
-      } else {
-        StoreTwice(lower.below, i, column, l, l_2);
-      }
+      visit(4 * right + 2 * half,
+            row + 8 * half,
+            column,
+            Exp2(of_row[half] - first),
+            Exp2(of_row[half] - second));
     }
   }
 }
 
-// Products of every two keys, and of queries with keys, of a chunk's tokens.
-template <typename Form>
-__device__ inline void MultiplyTokens(const ChunkTokens<Form>& tokens,
-                                      float (&keys)[32],
-                                      float (&queries)[32]) {
+// Products of every two rows of a chunk's tiles, queries or keys, with keys.
+template <int kKeyTiles>
+__device__ inline void MultiplyTokens(const uint8_t (*rows)[kTileBytes],
+                                      const uint8_t (*keys)[kTileBytes],
+                                      float (&sums)[32]) {
   BeginProducts();
 #pragma unroll
-  for (int step = 0; step < 4 * Form::kKeyTiles; ++step) {
-    const uint64_t k =
-        TileOperand(tokens.k[step / 4]) + step % 4 * kColumns16;
-    const uint64_t q =
-        TileOperand(tokens.q[step / 4]) + step % 4 * kColumns16;
-    if (Form::kDelta) MultiplyAddTiles(keys, k, k, step > 0);
-    MultiplyAddTiles(queries, q, k, step > 0);
+  for (int step = 0; step < 4 * kKeyTiles; ++step) {
+    MultiplyAddTiles(sums,
+                     TileOperand(rows[step / 4]) + step % 4 * kColumns16,
+                     TileOperand(keys[step / 4]) + step % 4 * kColumns16,
+                     step > 0);
   }
   CommitProducts();
   WaitProducts<0>();
-  Pin(keys);
-  Pin(queries);
+  Pin(sums);
 }
 
+// Scores of one block, from products that a visited pair has at `products`.
+__device__ inline void WriteScoresBlock(const float* products,
+                                        float2 sums,
+                                        int warp,
+                                        int block,
+                                        uint8_t* scores) {
+  VisitBlock(sums, warp, block, [&](int n, int i, int j, float f, float f_2) {
+    *reinterpret_cast<uint32_t*>(scores + NumberOffset(i, j)) =
+        Pack(j <= i ? f * products[n] : 0.0F,
+             j + 1 <= i ? f_2 * products[n + 1] : 0.0F);
+  });
+}
+
+// Writes the scores.
 template <typename Form>
+__device__ inline void WriteScores(const ChunkTokens<Form>& tokens,
+                                   float2 sums,
+                                   int warp,
+                                   uint8_t* scores) {
+  float products[32] = {};
+  MultiplyTokens<Form::kKeyTiles>(tokens.q, tokens.k, products);
+#pragma unroll
+  for (int block = 0; block < 4; ++block) {
+    if (block > warp) continue;
+    WriteScoresBlock(products + 8 * block, sums, warp, block, scores);
+  }
+}
+
+// Likewise by products of single warps, which need few registers.
+template <typename Form>
+__device__ inline void WriteScoresByWarp(const ChunkTokens<Form>& tokens,
+                                         float2 sums,
+                                         int warp,
+                                         uint8_t* scores) {
+#pragma unroll 1
+  for (int block = 0; block <= warp; ++block) {
+    float products[8] = {};
+#pragma unroll
+    for (int step = 0; step < 4 * Form::kKeyTiles; ++step) {
+      Fragment q;
+      Fragment k;
+      LoadBlocks(
+          BlockAddress(SharedAddress(tokens.q[step / 4]), warp, step % 4), q);
+      LoadBlocks(
+          BlockAddress(SharedAddress(tokens.k[step / 4]), block, step % 4), k);
+      const Fragment turned = {k[0], k[2], k[1], k[3]};
+      MultiplyBlocks(products, q, turned);
+    }
+    WriteScoresBlock(products, sums, warp, block, scores);
+  }
+}
+
+// Writes the delta rule's L.
+template <typename Form>
+__device__ inline void WriteLower(const ChunkTokens<Form>& tokens,
+                                  float2 sums,
+                                  int warp,
+                                  LowerMatrix& lower) {
+  float products[32] = {};
+  MultiplyTokens<Form::kKeyTiles>(tokens.k, tokens.k, products);
+#pragma unroll
+  for (int block = 0; block < 4; ++block) {
+    if (block > warp) continue;
+    const float* p = products + 8 * block;
+    VisitBlock(sums, warp, block, [&](int n, int i, int j, float f, float f_2) {
+      const float beta = tokens.beta[i];
+      const float l = j < i ? beta * f * p[n] : 0.0F;
+      const float l_2 = j + 1 < i ? beta * f_2 * p[n + 1] : 0.0F;
+      if (block == warp) {
+        lower.diagonal[warp][j & 15][i & 15] = l;
+        lower.diagonal[warp][(j & 15) + 1][i & 15] = l_2;
+      } else {
+        StoreTwice(lower.below, i, j, l, l_2);
+      }
+    });
+  }
+}
+
+// Does the roles of one warpgroup behind the carrying ones.
+//
+// kCopies: puts the copies of all chunks under way, as many as there is room
+// for, and tells the others of each one's end. kScores: scores and scales.
+// kSystem: the inverse.
+template <typename Form, bool kCopies, bool kScores, bool kSystem>
 __device__ inline void PrepareChunks(const ChunkArgs& args,
                                      const ChunkPlace& place,
                                      ChunkShared<Form>& shared) {
   constexpr int kAhead = Form::kStages - 1;
-  const int warp = static_cast<int>(threadIdx.x) % kWarpgroup / 32;
+  const int warp =
+      __shfl_sync(0xffffffffU, threadIdx.x % kWarpgroup / 32, 0);
   const int chunks = place.chunks();
+  const auto tell = [&](int chunk) {
+    ShowToProducts();
+    Arrive(&shared.loaded[chunk & 3]);
+  };
+  if constexpr (kCopies) {
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) CopyTokens(args, place, i, shared);
+    for (int i = 0; i < kAhead; ++i) CopyTokens(args, place, i, shared);
+    WaitCopies<kAhead - 1>();
+    tell(0);
+  }
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
-    ChunkOperands& operands = shared.operands[chunk & 1];
-    WaitCopies<kAhead - 1>();
-    ShowToProducts();
-    SyncWarpgroup(kPrepareBarrier);
-    const float2 sums = SumDecays(tokens.log2_decay);
-    if (warp == 0) {
-      WriteScales(sums, tokens.beta, Form::kDelta, operands.scales);
+    ChunkOperands<Form::kDelta>& operands = shared.operands[chunk & 1];
+    if constexpr (kScores || kSystem) {
+      Await(&shared.loaded[chunk & 3], chunk / 4);
+      const float2 sums = SumDecays(tokens.log2_decay);
+      if constexpr (kSystem) {
+        WriteLower(tokens, sums, warp, shared.system.lower);
+      }
+      if (!kCopies && chunk > 1) {
+        Await(&shared.carried[chunk & 1], chunk / 2 - 1);
+      }
+      if constexpr (kScores) {
+        WriteScales(sums, tokens.beta, Form::kDelta, warp, operands.scales);
+        if constexpr (Form::kScoresByWarp) {
+          WriteScoresByWarp(tokens, sums, warp, operands.scores);
+        } else {
+          WriteScores(tokens, sums, warp, operands.scores);
+        }
+      }
+      if constexpr (kSystem) {
+        InvertLower(
+            shared.system.lower, warp, kPrepareBarrier, operands.inverse);
+      }
+      ShowToProducts();
+      Arrive(&shared.prepared[chunk & 1]);
     }
-    float keys[32];
-    float queries[32];
-    MultiplyTokens<Form>(tokens, keys, queries);
-    WriteScores<Form::kDelta>(
-        keys, queries, sums, tokens.beta, warp, operands, shared.lower);
-    if (Form::kDelta) {
-      InvertLower(shared.lower, warp, kPrepareBarrier, operands.inverse);
+    if constexpr (kCopies) {
+      if (kAhead > 1) {
+        WaitCopies<0>();
+        tell(chunk + 1);
+      }
+      if (chunk > 0) Await(&shared.carried[(chunk - 1) & 1], (chunk - 1) / 2);
+      CopyTokens(args, place, chunk + kAhead, shared);
+      if (kAhead == 1) {
+        WaitCopies<0>();
+        tell(chunk + 1);
+      }
     }
-    ShowToProducts();
-    Arrive(&shared.prepared[chunk & 1]);
-    if (chunk > 0) Await(&shared.carried[(chunk - 1) & 1], (chunk - 1) / 2);
-    CopyTokens(args, place, chunk + kAhead, shared);
   }
 }
 

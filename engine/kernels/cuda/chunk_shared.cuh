@@ -3,8 +3,10 @@
 // A chunk kernel's form and what its block has in shared memory.
 //
 // The first kGroups warpgroups carry the state of 64 values each from chunk to
-// chunk. The last prepares chunks ahead of them: it has the copies of q, k and
-// v under way, and multiplies and inverts what does not depend on the state.
+// chunk. Those behind them prepare chunks ahead: copies of q, k and v, scores,
+// and the inverse of the delta rule's system, which do not depend on the state.
+// Beside two groups there are two such warpgroups, beside one, whose state may
+// need every register, only one.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +23,13 @@ struct ChunkForm {
   static constexpr int kKeyTiles = kKeyTilesIn;  // K / 64
   static constexpr int kGroups = kGroupsIn;
   static constexpr int kStages = kStagesIn;
-  static constexpr int kThreads = (kGroups + 1) * kWarpgroup;
+  static constexpr int kPreparers = kGroups;
+  static constexpr int kThreads = (kGroups + kPreparers) * kWarpgroup;
+  // Of four warpgroups the copying one has the fewest registers, and, with the
+  // delta rule, makes the scores.
+  static constexpr bool kScoresByWarp = kDelta && kPreparers == 2;
+  // How many warpgroups a chunk's operands are of.
+  static constexpr int kMakers = kScoresByWarp ? 2 : 1;
 };
 
 // What one chunk brings from device memory: tiles of 64 tokens.
@@ -43,19 +51,34 @@ struct ChunkScales {
   float beta_from_start[kChunkTokens];
 };
 
-// What the preparing warpgroup makes of a chunk.
-struct ChunkOperands {
+// Of the delta rule; without it nothing.
+template <bool kDelta>
+struct ChunkSystem {};
+template <>
+struct ChunkSystem<true> {
+  TwiceTile inverse;
+};
+template <bool kDelta>
+struct ChunkLower {};
+template <>
+struct ChunkLower<true> {
+  LowerMatrix lower;
+};
+
+// What is prepared of a chunk.
+template <bool kDelta>
+struct ChunkOperands : ChunkSystem<kDelta> {
   uint8_t scores[kTileBytes];  // 2^(g_i - g_j) q_i . k_j, j <= i
-  TwiceTile inverse;           // of the triangular system
   ChunkScales scales;
 };
 
 template <typename Form>
 struct ChunkShared {
   ChunkTokens<Form> tokens[Form::kStages];
-  ChunkOperands operands[2];
-  LowerMatrix lower;
-  uint64_t prepared[2];  // a chunk's operands and tokens are there
+  ChunkOperands<Form::kDelta> operands[2];
+  ChunkLower<Form::kDelta> system;
+  uint64_t loaded[4];    // a chunk's tokens are there
+  uint64_t prepared[2];  // and its operands
   uint64_t carried[2];   // no group needs them any more
 };
 

@@ -17,6 +17,15 @@ namespace weir::engine {
 inline constexpr int kTileBytes = 64 * 128;
 inline constexpr int kWarpgroup = 128;  // threads
 
+// A thread's place in its warp. Read anew at each call: addresses made of it are
+// then made anew for each chunk, where the compiler would else make all of them
+// before the first one, for want of registers in local memory.
+__device__ inline int Lane() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;\n" : "=r"(lane));
+  return lane;
+}
+
 __device__ inline uint32_t SharedAddress(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
