@@ -109,6 +109,7 @@ class Inputs {
     starts_.Set(starts);
     slots_.Set(slots);
     args_.rows = shape.rows;
+    args_.tokens = tokens_;
     args_.heads = shape.heads;
     args_.key_heads = shape.key_heads;
     args_.key_dim = shape.key_dim;
@@ -124,6 +125,9 @@ class Inputs {
     args_.out_stride = values_;
     args_.state = state_.data();
     args_.state_stride = values_ * shape.key_dim;
+    workspace_ = std::make_unique<DeviceArray<uint8_t>>(
+        static_cast<size_t>(engine::ChunkWorkspaceBytes(args_)));
+    args_.workspace = workspace_->data();
   }
 
   const ChunkArgs& args() const { return args_; }
@@ -148,6 +152,7 @@ class Inputs {
   DeviceArray<float> state_;
   DeviceArray<int32_t> starts_;
   DeviceArray<int32_t> slots_;
+  std::unique_ptr<DeviceArray<uint8_t>> workspace_;
   ChunkArgs args_;
 };
 

@@ -112,7 +112,15 @@ ChunkArrays::ChunkArrays(const RecurrenceCase& work,
                                 work.slot_count,
                                 StateNumbers(work),
                                 work.state_stride,
-                                Same))) {
+                                Same))),
+      workspace_((SetArgs(work, !consumed.empty()),
+                  static_cast<size_t>(engine::ChunkWorkspaceBytes(args_)))) {
+  // What is not written is not a number.
+  Must(cudaMemset(workspace_.data(), 0xff, workspace_.bytes()), "cudaMemset");
+  args_.workspace = workspace_.data();
+}
+
+void ChunkArrays::SetArgs(const RecurrenceCase& work, bool has_consumed) {
   args_.rows = static_cast<int32_t>(work.slots.size());
   args_.heads = work.shape.heads;
   args_.key_heads = work.shape.key_heads;
@@ -120,7 +128,8 @@ ChunkArrays::ChunkArrays(const RecurrenceCase& work,
   args_.value_dim = work.shape.value_dim;
   args_.row_starts = row_starts_.data();
   args_.slots = slots_.data();
-  if (!consumed.empty()) args_.consumed = consumed_.data();
+  args_.tokens = work.tokens;
+  if (has_consumed) args_.consumed = consumed_.data();
   args_.q = {Bfloat(q_), KeyNumbers(work) + kGap};
   args_.k = {Bfloat(k_), KeyNumbers(work) + kGap};
   args_.v = {Bfloat(v_), ValueNumbers(work) + kGap};

@@ -30,6 +30,8 @@ class ChunkArrays {
   void Take(engine::RecurrenceCase& work) const;
 
  private:
+  void SetArgs(const engine::RecurrenceCase& work, bool has_consumed);
+
   using Numbers = DeviceArray<uint16_t>;
 
   DeviceArray<int32_t> row_starts_;
@@ -43,6 +45,7 @@ class ChunkArrays {
   DeviceArray<float> beta_;
   DeviceArray<float> state_;
   engine::ChunkArgs args_;
+  DeviceArray<uint8_t> workspace_;
 };
 
 // Runs the batch and writes back its outputs and states. A failure of the

@@ -4,26 +4,25 @@
 #include "engine/kernels/cuda/chunk_carry.cuh"
 #include "engine/kernels/cuda/chunk_prepare.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
+#include "engine/kernels/cuda/chunk_system.cuh"
 
 namespace weir::engine {
 namespace {
 
-// Blocks above the diagonal, of scores and inverse, are zero for good.
 template <typename Form>
 __device__ void InitShared(ChunkShared<Form>& shared) {
   for (auto& operands : shared.operands) {
-    constexpr int kWords = (sizeof(operands) - sizeof(ChunkScales)) / 16;
+    constexpr int kWords = sizeof(operands) / 16;
     auto* words = reinterpret_cast<uint4*>(&operands);
     for (int i = threadIdx.x; i < kWords; i += Form::kThreads) {
       words[i] = uint4{0, 0, 0, 0};
     }
   }
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 2; ++i) {
-      InitBarrier(&shared.loaded[2 * i], kWarpgroup);
-      InitBarrier(&shared.loaded[2 * i + 1], kWarpgroup);
-      InitBarrier(&shared.prepared[i], Form::kMakers * kWarpgroup);
-      InitBarrier(&shared.carried[i], Form::kGroups * kWarpgroup);
+    for (uint64_t& barrier : shared.loaded) InitBarrier(&barrier, kWarpgroup);
+    for (uint64_t& barrier : shared.prepared) InitBarrier(&barrier, kWarpgroup);
+    for (uint64_t& barrier : shared.carried) {
+      InitBarrier(&barrier, Form::kGroups * kWarpgroup);
     }
   }
   ShowToProducts();
@@ -42,15 +41,17 @@ __device__ void CarryChunks(const ChunkArgs& args,
   const int chunks = place.chunks();
   __nv_bfloat16* out = args.out + place.first_token * args.out_stride +
                        place.head * args.value_dim + place.first_value;
+  constexpr int kOperands = Form::kDelta ? Form::kStages : 2;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
-    Await(&shared.prepared[chunk & 1], chunk / 2);
+    const int at = chunk % kOperands;
+    Await(&shared.prepared[at], chunk / kOperands);
     carried.Step(tokens,
-                 shared.operands[chunk & 1],
+                 shared.operands[at],
                  place.TokensOf(chunk),
                  out + int64_t{chunk} * kChunkTokens * args.out_stride,
                  args.out_stride);
-    Arrive(&shared.carried[chunk & 1]);
+    Arrive(&shared.carried[at]);
   }
   carried.Store();
 }
@@ -76,23 +77,30 @@ __global__ void __launch_bounds__(Form::kThreads, 1)
   // By a shuffle, for the compiler to see that a warp takes one branch.
   const int group = __shfl_sync(
       0xffffffffU, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
-  // Of four warpgroups each has 128 registers a thread at first.
-  constexpr bool kFour = Form::kPreparers == 2;
+  // Of three warpgroups each has 168 registers a thread at first, of four 128.
+  constexpr bool kThree = Form::kThreads == 3 * kWarpgroup;
+  constexpr bool kFour = Form::kThreads == 4 * kWarpgroup;
   if (group == Form::kGroups) {
-    if constexpr (!kFour) {
-      PrepareChunks<Form, true, true, Form::kDelta>(args, place, shared);
+    if constexpr (Form::kDelta) {
+      if constexpr (kThree) GiveRegisters<56>();
+      const auto* operands =
+          static_cast<const ChunkOperands<true>*>(args.workspace) +
+          FirstChunk(args.row_starts, row) * args.heads + place.head;
+      CopyChunks(args, place, operands, shared);
+    } else if constexpr (kFour) {
+      GiveRegisters<96>();
+      PrepareChunks<Form, false, true>(args, place, shared);
     } else {
-      GiveRegisters<Form::kDelta ? 72 : 96>();
-      PrepareChunks<Form, false, !Form::kDelta, Form::kDelta>(
-          args, place, shared);
+      PrepareChunks<Form, true, true>(args, place, shared);
     }
   } else if (group > Form::kGroups) {
     if constexpr (kFour) {
-      GiveRegisters<Form::kDelta ? 40 : 64>();
-      PrepareChunks<Form, true, Form::kDelta, false>(args, place, shared);
+      GiveRegisters<64>();
+      PrepareChunks<Form, true, false>(args, place, shared);
     }
   } else {
-    if constexpr (kFour) TakeRegisters<Form::kDelta ? 200 : 176>();
+    if constexpr (kThree) TakeRegisters<224>();
+    if constexpr (kFour) TakeRegisters<176>();
     const bool fresh = args.consumed != nullptr && args.consumed[row] == 0;
     float* state = args.state + slot * args.state_stride +
                    (int64_t{place.head} * args.value_dim + place.first_value) *
@@ -102,8 +110,28 @@ __global__ void __launch_bounds__(Form::kThreads, 1)
 #endif
 }
 
+int64_t WorkspaceChunks(const ChunkArgs& args) {
+  return args.tokens / kChunkTokens + args.rows;
+}
+
+template <int kKeyTiles>
+cudaError_t LaunchSystem(const ChunkArgs& args, cudaStream_t stream) {
+  constexpr int kBytes = sizeof(SystemShared<kKeyTiles>);
+  const auto kernel = ChunkSystemKernel<kKeyTiles>;
+  const cudaError_t status = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (status != cudaSuccess) return status;
+  const dim3 grid(args.heads, static_cast<unsigned>(WorkspaceChunks(args)));
+  kernel<<<grid, kWarpgroup, kBytes, stream>>>(args);
+  return cudaGetLastError();
+}
+
 template <bool kDelta, int kKeyTiles, int kGroups>
 cudaError_t Launch(const ChunkArgs& args, cudaStream_t stream) {
+  if constexpr (kDelta) {
+    const cudaError_t status = LaunchSystem<kKeyTiles>(args, stream);
+    if (status != cudaSuccess) return status;
+  }
   using Form = ChunkForm<kDelta, kKeyTiles, kGroups, kKeyTiles < 4 ? 3 : 2>;
   constexpr int kBytes = sizeof(ChunkShared<Form>);
   const auto kernel = ChunkKernel<Form>;
@@ -159,10 +187,20 @@ bool IsSound(const ChunkArgs& args) {
          IsAligned(args.out, args.out_stride) &&
          args.log2_decay.data != nullptr && args.state != nullptr &&
          reinterpret_cast<uintptr_t>(args.state) % 16 == 0 &&
-         args.state_stride % 4 == 0;
+         args.state_stride % 4 == 0 &&
+         (args.beta.data == nullptr ||
+          (args.tokens >= 0 && WorkspaceChunks(args) <= kGridMax &&
+           args.workspace != nullptr &&
+           reinterpret_cast<uintptr_t>(args.workspace) % 16 == 0));
 }
 
 }  // namespace
+
+int64_t ChunkWorkspaceBytes(const ChunkArgs& args) {
+  if (args.beta.data == nullptr) return 0;
+  return WorkspaceChunks(args) * args.heads *
+         static_cast<int64_t>(sizeof(ChunkOperands<true>));
+}
 
 cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream) {
   if (!IsSound(args)) return cudaErrorInvalidValue;

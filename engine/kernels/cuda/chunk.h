@@ -37,6 +37,7 @@ struct BfloatRows {
 // Arrays lie in device memory; counts are read by the host.
 struct ChunkArgs {
   int32_t rows = 0;
+  int64_t tokens = 0;     // of all rows, the last of row_starts; or more
   int32_t heads = 0;      // value heads
   int32_t key_heads = 0;  // head h reads q and k of h / (heads / key_heads)
   int32_t key_dim = 0;    // K: 64, 128 or 256
@@ -55,7 +56,13 @@ struct ChunkArgs {
   int64_t out_stride = 0;
   float* state = nullptr;    // [slots][heads, V, K], in and out, 16-byte aligned
   int64_t state_stride = 0;  // a multiple of 4
+  // With beta: ChunkWorkspaceBytes(), 16-byte aligned, the call's until its end.
+  void* workspace = nullptr;
 };
+
+// What a call with these counts needs beside its arrays: 25 KiB for each 64
+// tokens of a head with the delta rule, nothing without.
+int64_t ChunkWorkspaceBytes(const ChunkArgs& args);
 
 // cudaErrorInvalidValue for what the kernels do not take, cudaErrorNotSupported
 // on another device than they are for; otherwise what the launch returned. A row's result depends on that row alone, to the bit.

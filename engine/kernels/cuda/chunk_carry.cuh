@@ -65,26 +65,11 @@ class CarriedState {
     } else {
       Unpack(v, writes);
     }
-    Fragment w[4];
-    Fragment w_rest[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      Scale(scales.to_end, j, writes + 8 * j);
-      if constexpr (Form::kDelta) {
-        RoundTwice(writes + 8 * j, w[j], w_rest[j]);
-      } else {
-        Round(writes + 8 * j, w[j]);
-      }
-      Scale(scales.from_start, j, reads + 8 * j);
+    if constexpr (kFrugal) {
+      UpdateInTurns(tokens, operands, v, writes, reads);
+    } else {
+      Update(tokens, operands, v, u_rest, writes, reads);
     }
-    BeginProducts();
-    Write(tokens, w, w_rest);
-    AddScores(operands.scores, v, u_rest, reads);
-    CommitProducts();
-    WaitProducts<0>();
-    Pin(reads);
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) Pin(s_[tile]);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       Fragment x;
@@ -98,8 +83,10 @@ class CarriedState {
  private:
   static constexpr int kKeyTiles = Form::kKeyTiles;
   static constexpr int kKeyDim = 64 * kKeyTiles;
+  // A state of 256 keys leaves no registers for all operands of a step at once.
+  static constexpr bool kFrugal = kKeyTiles == 4 && Form::kDelta;
   // Key tiles whose operands fit in registers together.
-  static constexpr int kTilesAtOnce = kKeyTiles < 2 ? kKeyTiles : 2;
+  static constexpr int kTilesAtOnce = kFrugal || kKeyTiles < 2 ? 1 : 2;
 
   // A warp has 16 values of each token.
   __device__ void WriteOut(const uint8_t* values,
@@ -183,7 +170,7 @@ class CarriedState {
   }
 
   // U, from W in `writes` and v^T: there in full, in v and u_rest rounded.
-  __device__ void Solve(const TwiceTile& inverse,
+  __device__ void Solve(const uint8_t (*inverse)[kTileBytes],
                         const ChunkScales& scales,
                         float (&writes)[32],
                         Fragment (&v)[4],
@@ -205,8 +192,8 @@ const int lane = Lane();
       }
       RoundTwice(values, v[j], u_rest[j]);
     }
-    const uint64_t number = TileOperand(inverse.number);
-    const uint64_t rest = TileOperand(inverse.rest);
+    const uint64_t number = TileOperand(inverse[0]);
+    const uint64_t rest = TileOperand(inverse[1]);
     BeginProducts();
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -224,36 +211,107 @@ const int lane = Lane();
     for (int j = 0; j < 4; ++j) RoundTwice(writes + 8 * j, v[j], u_rest[j]);
   }
 
-  // out^T += U scores^T.
+  // out and the new state, from A in `reads` and U in `writes`, which is in u and
+  // u_rest rounded.
+  __device__ void Update(const ChunkTokens<Form>& tokens,
+                         const ChunkOperands<Form::kDelta>& operands,
+                         const Fragment (&u)[4],
+                         const Fragment (&u_rest)[4],
+                         float (&writes)[32],
+                         float (&reads)[32]) {
+    const ChunkScales& scales = operands.scales;
+    Fragment w[4];
+    Fragment w_rest[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      Scale(scales.to_end, j, writes + 8 * j);
+      if constexpr (Form::kDelta) {
+        RoundTwice(writes + 8 * j, w[j], w_rest[j]);
+      } else {
+        Round(writes + 8 * j, w[j]);
+      }
+      Scale(scales.from_start, j, reads + 8 * j);
+    }
+    BeginProducts();
+    AddToState(tokens, w);
+    if constexpr (Form::kDelta) AddToState(tokens, w_rest);
+    AddScores(operands.scores[0], u, reads);
+    if constexpr (Form::kDelta) AddScores(operands.scores[0], u_rest, reads);
+    EndProducts(reads);
+  }
+
+  // The same with one operand in registers at a time.
+  __device__ void UpdateInTurns(const ChunkTokens<Form>& tokens,
+                                const ChunkOperands<Form::kDelta>& operands,
+                                Fragment (&u)[4],
+                                float (&writes)[32],
+                                float (&reads)[32]) {
+    const ChunkScales& scales = operands.scales;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) Scale(scales.from_start, j, reads + 8 * j);
+#pragma unroll
+    for (int turn = 0; turn < 2; ++turn) {
+      if (turn == 1) RoundRests(writes, u);
+      BeginProducts();
+      AddScores(operands.scores[0], u, reads);
+      EndProducts(reads);
+      Pin(writes);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      Scale(scales.to_end, j, writes + 8 * j);
+      Round(writes + 8 * j, u[j]);
+    }
+#pragma unroll
+    for (int turn = 0; turn < 2; ++turn) {
+      if (turn == 1) RoundRests(writes, u);
+      BeginProducts();
+      AddToState(tokens, u);
+      EndProducts(reads);
+      Pin(writes);
+    }
+  }
+
+  // What Round left of the values, in place of what it gave.
+  __device__ static void RoundRests(const float (&values)[32],
+                                    Fragment (&rounded)[4]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      uint32_t& pair = rounded[i / 4][i % 4];
+      pair = PackRest(values[2 * i], values[2 * i + 1], pair);
+    }
+  }
+
+  // out^T += u scores^T.
   __device__ static void AddScores(const uint8_t* tile,
                                    const Fragment (&u)[4],
-                                   const Fragment (&u_rest)[4],
                                    float (&reads)[32]) {
     const uint64_t scores = TileOperand(tile);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       MultiplyAdd<false>(reads, u[j], scores + j * kColumns16, true);
-      if constexpr (Form::kDelta) {
-        MultiplyAdd<false>(reads, u_rest[j], scores + j * kColumns16, true);
-      }
     }
   }
 
   // S += w k.
-  __device__ void Write(const ChunkTokens<Form>& tokens,
-                        const Fragment (&w)[4],
-                        const Fragment (&w_rest)[4]) {
+  __device__ void AddToState(const ChunkTokens<Form>& tokens,
+                             const Fragment (&w)[4]) {
 #pragma unroll
     for (int tile = 0; tile < kKeyTiles; ++tile) {
       const uint64_t k = TileOperand(tokens.k[tile]);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         MultiplyAdd<true>(s_[tile], w[j], k + j * kRows16, true);
-        if constexpr (Form::kDelta) {
-          MultiplyAdd<true>(s_[tile], w_rest[j], k + j * kRows16, true);
-        }
       }
     }
+  }
+
+  __device__ void EndProducts(float (&reads)[32]) {
+    CommitProducts();
+    WaitProducts<0>();
+    Pin(reads);
+#pragma unroll
+    for (int tile = 0; tile < kKeyTiles; ++tile) Pin(s_[tile]);
   }
 
   // values, 16 tokens of them, by a factor a token.

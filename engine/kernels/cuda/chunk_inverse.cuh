@@ -1,69 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The inverse T of I + L, L strictly lower triangular, 64 by 64, by one
-// warpgroup: blocks of 16 on the diagonal by forward substitution in fp32, the
+// warpgroup in fp32: blocks of 16 on the diagonal by forward substitution, the
 // others by block diagonals from the main one,
 //
 //   T[i][j] = sum over m of Y[i][m] T[m][j],  Y = -T[i][i] L[i][m],  j <= m < i
 //
-// with operands of two bf16 each. Powers of L, as a Neumann series has them,
-// do not occur: equal keys would make them large before they cancel.
+// Powers of L, as a Neumann series has them, do not occur: equal keys would make
+// them large before they cancel.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
+#include "engine/kernels/cuda/chunk_shared.cuh"
 #include "engine/kernels/cuda/chunk_wgmma.cuh"
 
 namespace weir::engine {
 
-// Two tiles: numbers rounded to bf16, and what that rounded away.
-struct TwiceTile {
-  uint8_t number[kTileBytes];
-  uint8_t rest[kTileBytes];
-};
-
-// L in shared memory; a warp's block row is read by that warp alone.
+// L, and what becomes of it.
 struct LowerMatrix {
-  TwiceTile below;            // the blocks below the diagonal's
-  float diagonal[4][16][20];  // those, [column][row], and room between rows
+  // L's blocks below the diagonal, which become Y; T's diagonal ones; and above
+  // the diagonal T[i][j] as block (j, i). Rows have room to lie on other banks.
+  float blocks[64][68];
+  float diagonal[4][16][20];  // L's diagonal blocks, [column][row]
 };
-
-__device__ inline void StoreTwice(TwiceTile& tile,
-                                  int row,
-                                  int column,
-                                  float low,
-                                  float high) {
-  const uint32_t at = NumberOffset(row, column);
-  const uint32_t number = Pack(low, high);
-  *reinterpret_cast<uint32_t*>(tile.number + at) = number;
-  *reinterpret_cast<uint32_t*>(tile.rest + at) = PackRest(low, high, number);
-}
-
-// The block's left operand, or its right one.
-__device__ inline void LoadLeft(const TwiceTile& tile,
-                                int row,
-                                int column,
-                                Twice& to) {
-  LoadBlocks(BlockAddress(SharedAddress(tile.number), row, column), to.number);
-  LoadBlocks(BlockAddress(SharedAddress(tile.rest), row, column), to.rest);
-}
-__device__ inline void LoadRight(const TwiceTile& tile,
-                                 int row,
-                                 int column,
-                                 Twice& to) {
-  LoadBlocksTransposed(BlockAddress(SharedAddress(tile.number), row, column),
-                       to.number);
-  LoadBlocksTransposed(BlockAddress(SharedAddress(tile.rest), row, column),
-                       to.rest);
-}
 
 // Writes T's diagonal block of this warp. A lane has a column, and takes what a
 // row of it gives from all later rows at once; lanes of the second half have
 // the same columns and write the rests.
-__device__ inline void InvertDiagonal(const LowerMatrix& lower,
-                                      int warp,
-                                      TwiceTile& inverse) {
+__device__ inline void InvertDiagonal(int warp,
+                                      LowerMatrix& lower,
+                                      uint8_t (*inverse)[kTileBytes]) {
   const int lane = Lane();
   const int column = lane & 15;
   float x[16];
@@ -81,7 +49,7 @@ __device__ inline void InvertDiagonal(const LowerMatrix& lower,
       x[i + 3] -= l.w * x[j];
     }
   }
-  uint8_t* tile = lane < 16 ? inverse.number : inverse.rest;
+  uint8_t* tile = lane < 16 ? inverse[0] : inverse[1];
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
     const __nv_bfloat16 number = __float2bfloat16_rn(x[i]);
@@ -90,64 +58,104 @@ __device__ inline void InvertDiagonal(const LowerMatrix& lower,
     *reinterpret_cast<__nv_bfloat16*>(
         tile + NumberOffset(16 * warp + i, 16 * warp + column)) =
         lane < 16 ? number : rest;
+    if (lane < 16) lower.blocks[16 * warp + i][16 * warp + column] = x[i];
   }
 }
 
-// Y of this warp's block row.
-__device__ inline void SolveDiagonal(const LowerMatrix& lower,
-                                     int warp,
-                                     const TwiceTile& inverse,
-                                     Twice (&y)[3]) {
-  Twice diagonal;
-  LoadLeft(inverse, warp, warp, diagonal);
+// sums += a row of a block times four columns of another.
+__device__ inline void AddProduct(const float* row,
+                                  const float (*columns)[68],
+                                  float4& sums) {
 #pragma unroll
-  for (int m = 0; m < 3; ++m) {
-    if (m >= warp) continue;
-    Twice l;
-    LoadRight(lower.below, warp, m, l);
-    float sums[8] = {};
-    MultiplyTwice(sums, diagonal, l);
+  for (int k = 0; k < 16; k += 4) {
+    const float4 a = *reinterpret_cast<const float4*>(row + k);
+    const float factors[4] = {a.x, a.y, a.z, a.w};
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] = -sums[i];
-    RoundTwice(sums, y[m].number, y[m].rest);
-  }
-}
-
-// Called by a warpgroup whose named barrier is `barrier`; warp w has block row
-// w, of L and of T. Block diagonal after block diagonal: at each, all rows that
-// reach it add what the one before has given them.
-__device__ inline void InvertLower(const LowerMatrix& lower,
-                                   int warp,
-                                   int barrier,
-                                   TwiceTile& inverse) {
-  const int lane = Lane();
-  __syncwarp();
-  InvertDiagonal(lower, warp, inverse);
-  __syncwarp();
-  Twice y[3];
-  SolveDiagonal(lower, warp, inverse, y);
-  float sums[3][8] = {};
-#pragma unroll
-  for (int below = 1; below < 4; ++below) {
-    SyncWarpgroup(barrier);
-#pragma unroll
-    for (int column = 0; column + below < 4; ++column) {
-      const int m = column + below - 1;
-      if (warp <= m) continue;
-      Twice t;
-      LoadRight(inverse, m, column, t);
-      MultiplyTwice(sums[column], y[m], t);
-      if (warp != m + 1) continue;
-#pragma unroll
-      for (int i = 0; i < 8; i += 2) {
-        StoreTwice(inverse,
-                   16 * warp + lane / 4 + (i & 2) * 4,
-                   16 * column + 2 * (lane & 3) + (i & 4) * 2,
-                   sums[column][i],
-                   sums[column][i + 1]);
-      }
+    for (int i = 0; i < 4; ++i) {
+      const float4 b = *reinterpret_cast<const float4*>(columns[k + i]);
+      sums.x += factors[i] * b.x;
+      sums.y += factors[i] * b.y;
+      sums.z += factors[i] * b.z;
+      sums.w += factors[i] * b.w;
     }
   }
+}
+
+// A half block's columns [8 half, 8 half + 8): four of them, from the returned
+// one on, and row lane / 2 are this lane's.
+__device__ inline int FirstColumn(int half, int lane) {
+  return 8 * half + 4 * (lane & 1);
+}
+
+// Y of half blocks `warp`, warp + 4, ... of the six below the diagonal.
+__device__ inline void SolveDiagonals(int warp, LowerMatrix& lower) {
+  const int lane = Lane();
+#pragma unroll 1
+  for (int half = warp; half < 12; half += 4) {
+    const int at = half / 2;
+    const int i = at < 1 ? 1 : at < 3 ? 2 : 3;
+    const int m = at - i * (i - 1) / 2;
+    const int column = 16 * m + FirstColumn(half & 1, lane);
+    float4 sums = {0.0F, 0.0F, 0.0F, 0.0F};
+    AddProduct(&lower.blocks[16 * i + lane / 2][16 * i],
+               reinterpret_cast<const float (*)[68]>(
+                   &lower.blocks[16 * i][column]),
+               sums);
+    __syncwarp();
+    *reinterpret_cast<float4*>(&lower.blocks[16 * i + lane / 2][column]) = {
+        -sums.x, -sums.y, -sums.z, -sums.w};
+  }
+}
+
+// T's blocks (j + below, j), of half blocks `warp`, warp + 4, ...
+__device__ inline void InvertBelow(int warp,
+                                   int below,
+                                   LowerMatrix& lower,
+                                   uint8_t (*inverse)[kTileBytes]) {
+  const int lane = Lane();
+#pragma unroll 1
+  for (int half = warp; half < 2 * (4 - below); half += 4) {
+    const int j = half / 2;
+    const int i = j + below;
+    const int row = lane / 2;
+    const int column = FirstColumn(half & 1, lane);
+    float4 sums = {0.0F, 0.0F, 0.0F, 0.0F};
+#pragma unroll 1
+    for (int m = j; m < i; ++m) {
+      AddProduct(&lower.blocks[16 * i + row][16 * m],
+                 reinterpret_cast<const float (*)[68]>(
+                     &lower.blocks[16 * j][16 * m + column]),
+                 sums);
+    }
+    *reinterpret_cast<float4*>(
+        &lower.blocks[16 * j + row][16 * i + column]) = sums;
+    const uint32_t to = NumberOffset(16 * i + row, 16 * j + column);
+    const uint2 number = {Pack(sums.x, sums.y), Pack(sums.z, sums.w)};
+    *reinterpret_cast<uint2*>(inverse[0] + to) = number;
+    *reinterpret_cast<uint2*>(inverse[1] + to) = {
+        PackRest(sums.x, sums.y, number.x), PackRest(sums.z, sums.w, number.y)};
+  }
+}
+
+// Writes T rounded to the first tile and what that rounded away to the second;
+// not the blocks above the diagonal.
+//
+// Called by a warpgroup whose named barrier is `barrier`, warp w of which has
+// written L's block row w. At its end L may be written anew.
+__device__ inline void InvertLower(int warp,
+                                   int barrier,
+                                   LowerMatrix& lower,
+                                   uint8_t (*inverse)[kTileBytes]) {
+  __syncwarp();
+  InvertDiagonal(warp, lower, inverse);
+  SyncWarpgroup(barrier);
+  SolveDiagonals(warp, lower);
+#pragma unroll 1
+  for (int below = 1; below < 4; ++below) {
+    SyncWarpgroup(barrier);
+    InvertBelow(warp, below, lower, inverse);
+  }
+  SyncWarpgroup(barrier);
 }
 
 }  // namespace weir::engine

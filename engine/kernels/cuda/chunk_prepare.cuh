@@ -6,12 +6,9 @@
 #include <cuda_bf16.h>
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
-#include "engine/kernels/cuda/chunk_inverse.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
 
 namespace weir::engine {
-
-inline constexpr int kPrepareBarrier = 1;
 
 // Copies columns [0, 64 kTiles) of a chunk's tokens to tiles; tokens from
 // `count` on are zero.
@@ -39,6 +36,20 @@ __device__ inline void CopyTiles(const BfloatRows& rows,
   }
 }
 
+// Likewise a head's number of each token.
+__device__ inline void CopyGates(const TokenRows& rows,
+                                 int64_t token,
+                                 int32_t head,
+                                 int count,
+                                 float* gates) {
+  const int row = static_cast<int>(threadIdx.x) % kWarpgroup;
+  if (row >= kChunkTokens) return;
+  const bool here = row < count;
+  CopyAsync<4>(SharedAddress(&gates[row]),
+               rows.data + (token + (here ? row : 0)) * rows.stride + head,
+               here);
+}
+
 // Puts a chunk's copies under way, or none beyond the last chunk.
 template <typename Form>
 __device__ inline void CopyTokens(const ChunkArgs& args,
@@ -57,19 +68,8 @@ __device__ inline void CopyTokens(const ChunkArgs& args,
                              place.head * args.value_dim + place.first_value,
                              count,
                              to.v);
-    const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-    const int row = thread % kChunkTokens;
-    const bool here = row < count;
-    const int64_t from = token + (here ? row : 0);
-    if (thread < kChunkTokens) {
-      CopyAsync<4>(
-          SharedAddress(&to.log2_decay[row]),
-          args.log2_decay.data + from * args.log2_decay.stride + place.head,
-          here);
-    } else if (Form::kDelta) {
-      CopyAsync<4>(SharedAddress(&to.beta[row]),
-                   args.beta.data + from * args.beta.stride + place.head,
-                   here);
+    if constexpr (!Form::kDelta) {
+      CopyGates(args.log2_decay, token, place.head, count, to.log2_decay);
     }
   }
   CommitCopies();
@@ -94,10 +94,9 @@ __device__ inline float2 SumDecays(const float* log2_decay) {
   return {sum - x.y, sum};
 }
 
-// A warp writes one of the scales.
+// A warp writes one of the scales; those with beta if there is one.
 __device__ inline void WriteScales(float2 sums,
                                    const float* beta,
-                                   bool delta,
                                    int warp,
                                    ChunkScales& scales) {
   const int token = 2 * Lane();
@@ -107,7 +106,7 @@ __device__ inline void WriteScales(float2 sums,
   };
   if (warp == 0) write(scales.from_start, Exp2(sums.x), Exp2(sums.y));
   if (warp == 1) write(scales.to_end, Exp2(last - sums.x), Exp2(last - sums.y));
-  if (!delta || warp < 2) return;
+  if (beta == nullptr || warp < 2) return;
   const float2 x = *reinterpret_cast<const float2*>(beta + token);
   if (warp == 2) write(scales.beta, x.x, x.y);
   if (warp == 3) {
@@ -150,12 +149,12 @@ __device__ inline void VisitBlock(float2 sums,
   }
 }
 
-// Products of every two rows of a chunk's tiles, queries or keys, with keys.
+// Puts the products of every two rows of a chunk's tiles, queries or keys, with
+// keys under way.
 template <int kKeyTiles>
 __device__ inline void MultiplyTokens(const uint8_t (*rows)[kTileBytes],
                                       const uint8_t (*keys)[kTileBytes],
                                       float (&sums)[32]) {
-  BeginProducts();
 #pragma unroll
   for (int step = 0; step < 4 * kKeyTiles; ++step) {
     MultiplyAddTiles(sums,
@@ -163,95 +162,43 @@ __device__ inline void MultiplyTokens(const uint8_t (*rows)[kTileBytes],
                      TileOperand(keys[step / 4]) + step % 4 * kColumns16,
                      step > 0);
   }
-  CommitProducts();
-  WaitProducts<0>();
-  Pin(sums);
 }
 
-// Scores of one block, from products that a visited pair has at `products`.
-__device__ inline void WriteScoresBlock(const float* products,
-                                        float2 sums,
-                                        int warp,
-                                        int block,
-                                        uint8_t* scores) {
-  VisitBlock(sums, warp, block, [&](int n, int i, int j, float f, float f_2) {
-    *reinterpret_cast<uint32_t*>(scores + NumberOffset(i, j)) =
-        Pack(j <= i ? f * products[n] : 0.0F,
-             j + 1 <= i ? f_2 * products[n + 1] : 0.0F);
-  });
-}
-
-// Writes the scores.
-template <typename Form>
-__device__ inline void WriteScores(const ChunkTokens<Form>& tokens,
+// Writes the scores of the warp's block row, from its products.
+__device__ inline void WriteScores(const float (&products)[32],
                                    float2 sums,
                                    int warp,
                                    uint8_t* scores) {
-  float products[32] = {};
-  MultiplyTokens<Form::kKeyTiles>(tokens.q, tokens.k, products);
-#pragma unroll
-  for (int block = 0; block < 4; ++block) {
-    if (block > warp) continue;
-    WriteScoresBlock(products + 8 * block, sums, warp, block, scores);
-  }
-}
-
-// Likewise by products of single warps, which need few registers.
-template <typename Form>
-__device__ inline void WriteScoresByWarp(const ChunkTokens<Form>& tokens,
-                                         float2 sums,
-                                         int warp,
-                                         uint8_t* scores) {
-#pragma unroll 1
-  for (int block = 0; block <= warp; ++block) {
-    float products[8] = {};
-#pragma unroll
-    for (int step = 0; step < 4 * Form::kKeyTiles; ++step) {
-      Fragment q;
-      Fragment k;
-      LoadBlocks(
-          BlockAddress(SharedAddress(tokens.q[step / 4]), warp, step % 4), q);
-      LoadBlocks(
-          BlockAddress(SharedAddress(tokens.k[step / 4]), block, step % 4), k);
-      const Fragment turned = {k[0], k[2], k[1], k[3]};
-      MultiplyBlocks(products, q, turned);
-    }
-    WriteScoresBlock(products, sums, warp, block, scores);
-  }
-}
-
-// Writes the delta rule's L.
-template <typename Form>
-__device__ inline void WriteLower(const ChunkTokens<Form>& tokens,
-                                  float2 sums,
-                                  int warp,
-                                  LowerMatrix& lower) {
-  float products[32] = {};
-  MultiplyTokens<Form::kKeyTiles>(tokens.k, tokens.k, products);
 #pragma unroll
   for (int block = 0; block < 4; ++block) {
     if (block > warp) continue;
     const float* p = products + 8 * block;
     VisitBlock(sums, warp, block, [&](int n, int i, int j, float f, float f_2) {
-      const float beta = tokens.beta[i];
-      const float l = j < i ? beta * f * p[n] : 0.0F;
-      const float l_2 = j + 1 < i ? beta * f_2 * p[n + 1] : 0.0F;
-      if (block == warp) {
-        lower.diagonal[warp][j & 15][i & 15] = l;
-        lower.diagonal[warp][(j & 15) + 1][i & 15] = l_2;
-      } else {
-        StoreTwice(lower.below, i, j, l, l_2);
-      }
+      *reinterpret_cast<uint32_t*>(scores + NumberOffset(i, j)) =
+          Pack(j <= i ? f * p[n] : 0.0F, j + 1 <= i ? f_2 * p[n + 1] : 0.0F);
     });
   }
 }
 
-// Does the roles of one warpgroup behind the carrying ones.
-//
-// kCopies: puts the copies of all chunks under way, as many as there is room
-// for, and tells the others of each one's end. kScores: scores and scales.
-// kSystem: the inverse.
-template <typename Form, bool kCopies, bool kScores, bool kSystem>
+// Makes a chunk's scores and scales, whose tokens are there.
+template <typename Form>
+__device__ inline void MakeScores(const ChunkTokens<Form>& tokens,
+                                  int warp,
+                                  ChunkOperands<false>& operands) {
+  const float2 sums = SumDecays(tokens.log2_decay);
+  WriteScales(sums, nullptr, warp, operands.scales);
+  float products[32] = {};
+  BeginProducts();
+  MultiplyTokens<Form::kKeyTiles>(tokens.q, tokens.k, products);
+  CommitProducts();
+  WaitProducts<0>();
+  Pin(products);
+  WriteScores(products, sums, warp, operands.scores[0]);
+}
+
+// Without the delta rule: the copies of all chunks, as many under way as there
+// is room for, or their operands, or both by one warpgroup.
+template <typename Form, bool kCopies, bool kScores>
 __device__ inline void PrepareChunks(const ChunkArgs& args,
                                      const ChunkPlace& place,
                                      ChunkShared<Form>& shared) {
@@ -270,29 +217,14 @@ __device__ inline void PrepareChunks(const ChunkArgs& args,
     tell(0);
   }
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    const ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
-    ChunkOperands<Form::kDelta>& operands = shared.operands[chunk & 1];
-    if constexpr (kScores || kSystem) {
+    if constexpr (kScores) {
       Await(&shared.loaded[chunk & 3], chunk / 4);
-      const float2 sums = SumDecays(tokens.log2_decay);
-      if constexpr (kSystem) {
-        WriteLower(tokens, sums, warp, shared.system.lower);
-      }
       if (!kCopies && chunk > 1) {
         Await(&shared.carried[chunk & 1], chunk / 2 - 1);
       }
-      if constexpr (kScores) {
-        WriteScales(sums, tokens.beta, Form::kDelta, warp, operands.scales);
-        if constexpr (Form::kScoresByWarp) {
-          WriteScoresByWarp(tokens, sums, warp, operands.scores);
-        } else {
-          WriteScores(tokens, sums, warp, operands.scores);
-        }
-      }
-      if constexpr (kSystem) {
-        InvertLower(
-            shared.system.lower, warp, kPrepareBarrier, operands.inverse);
-      }
+      MakeScores(shared.tokens[chunk % Form::kStages],
+                 warp,
+                 shared.operands[chunk & 1]);
       ShowToProducts();
       Arrive(&shared.prepared[chunk & 1]);
     }
@@ -308,6 +240,40 @@ __device__ inline void PrepareChunks(const ChunkArgs& args,
         tell(chunk + 1);
       }
     }
+  }
+}
+
+// With the delta rule: the copies of all chunks and of their operands.
+template <typename Form>
+__device__ inline void CopyChunks(const ChunkArgs& args,
+                                  const ChunkPlace& place,
+                                  const ChunkOperands<true>* operands,
+                                  ChunkShared<Form>& shared) {
+  constexpr int kStages = Form::kStages;
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const int chunks = place.chunks();
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    const int stage = chunk % kStages;
+    if (chunk >= kStages) Await(&shared.carried[stage], chunk / kStages - 1);
+    const ChunkOperands<true>& from = operands[int64_t{chunk} * args.heads];
+    ChunkOperands<true>& to = shared.operands[stage];
+    const auto copy = [&](const void* source, void* target, int word) {
+      CopyAsync<16>(SharedAddress(target) + 16 * word,
+                    static_cast<const uint4*>(source) + word,
+                    true);
+    };
+    if (thread < static_cast<int>(sizeof(from.scales) / 16)) {
+      copy(&from.scales, &to.scales, thread);
+    }
+    VisitLowerWords([&](int word) {
+      copy(from.scores, to.scores, word);
+      copy(from.inverse[0], to.inverse[0], word);
+      copy(from.inverse[1], to.inverse[1], word);
+    });
+    CopyTokens(args, place, chunk, shared);
+    WaitCopies<0>();
+    ShowToProducts();
+    Arrive(&shared.prepared[stage]);
   }
 }
 

@@ -3,16 +3,15 @@
 // A chunk kernel's form and what its block has in shared memory.
 //
 // The first kGroups warpgroups carry the state of 64 values each from chunk to
-// chunk. Those behind them prepare chunks ahead: copies of q, k and v, scores,
-// and the inverse of the delta rule's system, which do not depend on the state.
-// Beside two groups there are two such warpgroups, beside one, whose state may
-// need every register, only one.
+// chunk. Those behind them have q, k, v and a chunk's operands, which do not
+// depend on the state, brought to shared memory ahead. With the delta rule the
+// operands come from device memory, where a kernel before has made them of all
+// chunks at once (chunk_system.cuh): the inverse takes one block too long.
 #pragma once
 
 #include <cstdint>
 
 #include "engine/kernels/cuda/chunk.h"
-#include "engine/kernels/cuda/chunk_inverse.cuh"
 #include "engine/kernels/cuda/chunk_wgmma.cuh"
 
 namespace weir::engine {
@@ -23,13 +22,10 @@ struct ChunkForm {
   static constexpr int kKeyTiles = kKeyTilesIn;  // K / 64
   static constexpr int kGroups = kGroupsIn;
   static constexpr int kStages = kStagesIn;
-  static constexpr int kPreparers = kGroups;
+  // Without the delta rule and beside two groups the copies and the scores have
+  // a warpgroup each.
+  static constexpr int kPreparers = kDelta ? 1 : kGroups;
   static constexpr int kThreads = (kGroups + kPreparers) * kWarpgroup;
-  // Of four warpgroups the copying one has the fewest registers, and, with the
-  // delta rule, makes the scores.
-  static constexpr bool kScoresByWarp = kDelta && kPreparers == 2;
-  // How many warpgroups a chunk's operands are of.
-  static constexpr int kMakers = kScoresByWarp ? 2 : 1;
 };
 
 // What one chunk brings from device memory: tiles of 64 tokens.
@@ -51,36 +47,50 @@ struct ChunkScales {
   float beta_from_start[kChunkTokens];
 };
 
-// Of the delta rule; without it nothing.
+// What products with a chunk's values need of the rest of it. Of the tiles the
+// blocks of 16 above the diagonal are zero from the start of a kernel on, and
+// are neither written nor copied.
 template <bool kDelta>
-struct ChunkSystem {};
-template <>
-struct ChunkSystem<true> {
-  TwiceTile inverse;
-};
-template <bool kDelta>
-struct ChunkLower {};
-template <>
-struct ChunkLower<true> {
-  LowerMatrix lower;
-};
-
-// What is prepared of a chunk.
-template <bool kDelta>
-struct ChunkOperands : ChunkSystem<kDelta> {
-  uint8_t scores[kTileBytes];  // 2^(g_i - g_j) q_i . k_j, j <= i
+struct ChunkOperands {
   ChunkScales scales;
+  uint8_t scores[1][kTileBytes];  // 2^(g_i - g_j) q_i . k_j, j <= i
+};
+template <>
+struct ChunkOperands<true> {
+  ChunkScales scales;
+  // The same, and the triangular system's inverse, rounded and what that
+  // rounded away.
+  uint8_t scores[1][kTileBytes];
+  uint8_t inverse[2][kTileBytes];
 };
 
 template <typename Form>
 struct ChunkShared {
   ChunkTokens<Form> tokens[Form::kStages];
-  ChunkOperands<Form::kDelta> operands[2];
-  ChunkLower<Form::kDelta> system;
+  // As many as there may be under way: two that are made here.
+  ChunkOperands<Form::kDelta> operands[Form::kDelta ? Form::kStages : 2];
   uint64_t loaded[4];    // a chunk's tokens are there
-  uint64_t prepared[2];  // and its operands
-  uint64_t carried[2];   // no group needs them any more
+  uint64_t prepared[3];  // and its operands
+  uint64_t carried[3];   // no group needs them any more
 };
+
+// Calls visit(word) for the 16-byte words of a tile, in the order of memory, that
+// this thread of a warpgroup has of the blocks on and below the diagonal.
+template <typename Visit>
+__device__ inline void VisitLowerWords(Visit visit) {
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const int piece = (thread ^ thread >> 3) & 7;
+#pragma unroll
+  for (int block = 0; block < 4; ++block) {
+    if (piece <= 2 * block + 1) visit(block * kWarpgroup + thread);
+  }
+}
+
+// Where a row's first chunk has its operands in the workspace, for each head;
+// rows lie one behind the other with room for as many chunks as they may have.
+__device__ inline int64_t FirstChunk(const int32_t* row_starts, int32_t row) {
+  return row_starts[row] / kChunkTokens + row;
+}
 
 // Where a block's row and head lie.
 struct ChunkPlace {
