@@ -132,10 +132,9 @@ class Inputs {
 
   const ChunkArgs& args() const { return args_; }
   int64_t bytes() const {
-    return static_cast<int64_t>(q_.bytes() + k_.bytes() + v_.bytes() +
-                                out_.bytes() + decay_.bytes() +
-                                (args_.beta.data ? beta_.bytes() : 0) +
-                                2 * state_.bytes());
+    return static_cast<int64_t>(
+        q_.bytes() + k_.bytes() + v_.bytes() + out_.bytes() + decay_.bytes() +
+        (args_.beta.data ? beta_.bytes() : 0) + 2 * state_.bytes());
   }
 
  private:
@@ -191,11 +190,8 @@ double CopyRate() {
   DeviceArray<uint8_t> from(kBytes);
   DeviceArray<uint8_t> to(kBytes);
   const Times times = Time([&](int) {
-    Must(cudaMemcpyAsync(to.data(),
-                         from.data(),
-                         kBytes,
-                         cudaMemcpyDeviceToDevice,
-                         nullptr),
+    Must(cudaMemcpyAsync(
+             to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, nullptr),
          "copy");
   });
   return 2.0 * kBytes / times.median;
@@ -216,19 +212,28 @@ void Report(const Shape& shape, double copy_rate, int64_t cache_bytes) {
   const double k = shape.key_dim;
   const double v = shape.value_dim;
   const double c = engine::kChunkTokens;
-  const double flops =
-      (shape.delta ? 6 * k * v + 4 * c * (k + v) : 4 * k * v + 2 * c * (k + v)) *
-      shape.heads * shape.rows * shape.tokens;
-  const double floor = std::max(flops / kProductRate,
-                                sets[0]->bytes() / copy_rate);
+  const double flops = (shape.delta ? 6 * k * v + 4 * c * (k + v)
+                                    : 4 * k * v + 2 * c * (k + v)) *
+                       shape.heads * shape.rows * shape.tokens;
+  const double floor =
+      std::max(flops / kProductRate, sets[0]->bytes() / copy_rate);
   std::printf(
       "{\"op\": \"%s\", \"rows\": %d, \"tokens\": %d, \"heads\": %d, "
       "\"key_heads\": %d, \"key_dim\": %d, \"value_dim\": %d, "
       "\"ms\": %.4f, \"ms_least\": %.4f, \"ms_most\": %.4f, "
       "\"floor_ms\": %.4f, \"of_floor\": %.2f, \"tokens_per_s\": %.4g}\n",
-      shape.name, shape.rows, shape.tokens, shape.heads, shape.key_heads,
-      shape.key_dim, shape.value_dim, times.median * 1e3, times.least * 1e3,
-      times.most * 1e3, floor * 1e3, times.median / floor,
+      shape.name,
+      shape.rows,
+      shape.tokens,
+      shape.heads,
+      shape.key_heads,
+      shape.key_dim,
+      shape.value_dim,
+      times.median * 1e3,
+      times.least * 1e3,
+      times.most * 1e3,
+      floor * 1e3,
+      times.median / floor,
       double{1} * shape.rows * shape.tokens / times.median);
   std::fflush(stdout);
 }
@@ -244,7 +249,10 @@ int main(int argc, char** argv) {
   std::printf(
       "{\"device\": \"%s\", \"multiprocessors\": %d, \"cache_bytes\": %d, "
       "\"copy_rate\": %.4g}\n",
-      device.name, device.multiProcessorCount, device.l2CacheSize, copy_rate);
+      device.name,
+      device.multiProcessorCount,
+      device.l2CacheSize,
+      copy_rate);
   const size_t shapes = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 100;
   for (size_t i = 0; i < std::size(kShapes) && i < shapes; ++i) {
     Report(kShapes[i], copy_rate, device.l2CacheSize);

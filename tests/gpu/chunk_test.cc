@@ -77,8 +77,8 @@ class ChunkTest : public testing::TestWithParam<Param> {
         continue;
       }
       const double out = RelativeRmse(got.RowOut(r), want.RowOut(r));
-      const double state = RelativeRmse(got.SlotState(slot),
-                                        want.SlotState(slot));
+      const double state =
+          RelativeRmse(got.SlotState(slot), want.SlotState(slot));
       EXPECT_LE(out, rmse_max);
       EXPECT_LE(state, rmse_max);
       worst_out_ = std::max(worst_out_, out);
@@ -89,9 +89,8 @@ class ChunkTest : public testing::TestWithParam<Param> {
 
   void TearDown() override {
     if (worst_out_ > 0) {
-      std::printf("worst RMSE ratio: out %.2e state %.2e\n",
-                  worst_out_,
-                  worst_state_);
+      std::printf(
+          "worst RMSE ratio: out %.2e state %.2e\n", worst_out_, worst_state_);
     }
   }
 
@@ -141,8 +140,8 @@ TEST_P(ChunkTest, EqualTokens) {
   }
 }
 
-// Every token has the first one's key and a value of its own. With a beta near 2
-// a state turns its sign at each, and what is read is a small difference of
+// Every token has the first one's key and a value of its own. With a beta near
+// 2 a state turns its sign at each, and what is read is a small difference of
 // large numbers, the scores of which are bf16.
 TEST_P(ChunkTest, EqualKeysOfDifferentValues) {
   for (const float log2_decay : {0.0F, -0.01F, -0.5F}) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernels/cuda/chunk.h"
-
 #include "engine/kernels/cuda/chunk_carry.cuh"
 #include "engine/kernels/cuda/chunk_prepare.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
@@ -75,8 +74,8 @@ __global__ void __launch_bounds__(Form::kThreads, 1)
   InitShared(shared);
 
   // By a shuffle, for the compiler to see that a warp takes one branch.
-  const int group = __shfl_sync(
-      0xffffffffU, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
+  const int group =
+      __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
   // Of three warpgroups each has 168 registers a thread at first, of four 128.
   constexpr bool kThree = Form::kThreads == 3 * kWarpgroup;
   constexpr bool kFour = Form::kThreads == 4 * kWarpgroup;
@@ -132,7 +131,7 @@ cudaError_t Launch(const ChunkArgs& args, cudaStream_t stream) {
     const cudaError_t status = LaunchSystem<kKeyTiles>(args, stream);
     if (status != cudaSuccess) return status;
   }
-  using Form = ChunkForm<kDelta, kKeyTiles, kGroups, kKeyTiles < 4 ? 3 : 2>;
+  using Form = ChunkForm < kDelta, kKeyTiles, kGroups, kKeyTiles<4 ? 3 : 2>;
   constexpr int kBytes = sizeof(ChunkShared<Form>);
   const auto kernel = ChunkKernel<Form>;
   const cudaError_t status = cudaFuncSetAttribute(

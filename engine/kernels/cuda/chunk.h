@@ -54,9 +54,10 @@ struct ChunkArgs {
   TokenRows beta = {};   // [T][heads], or data == nullptr
   __nv_bfloat16* out = nullptr;  // [T][heads, V], aligned like BfloatRows
   int64_t out_stride = 0;
-  float* state = nullptr;    // [slots][heads, V, K], in and out, 16-byte aligned
+  float* state = nullptr;  // [slots][heads, V, K], in and out, 16-byte aligned
   int64_t state_stride = 0;  // a multiple of 4
-  // With beta: ChunkWorkspaceBytes(), 16-byte aligned, the call's until its end.
+  // With beta: ChunkWorkspaceBytes(), 16-byte aligned, the call's until its
+  // end.
   void* workspace = nullptr;
 };
 
@@ -65,7 +66,8 @@ struct ChunkArgs {
 int64_t ChunkWorkspaceBytes(const ChunkArgs& args);
 
 // cudaErrorInvalidValue for what the kernels do not take, cudaErrorNotSupported
-// on another device than they are for; otherwise what the launch returned. A row's result depends on that row alone, to the bit.
+// on another device than they are for; otherwise what the launch returned. A
+// row's result depends on that row alone, to the bit.
 cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream);
 
 }  // namespace weir::engine

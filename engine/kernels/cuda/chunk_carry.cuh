@@ -14,6 +14,7 @@
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
+#include "engine/kernels/cuda/chunk_values.cuh"
 
 namespace weir::engine {
 
@@ -29,8 +30,8 @@ class CarriedState {
 
   __device__ void Load(bool fresh) {
     ForEachPair([&](float* pair, float* at) {
-      const float2 x = fresh ? float2{0.0F, 0.0F}
-                             : *reinterpret_cast<const float2*>(at);
+      const float2 x =
+          fresh ? float2{0.0F, 0.0F} : *reinterpret_cast<const float2*>(at);
       pair[0] = x.x;
       pair[1] = x.y;
     });
@@ -77,7 +78,7 @@ class CarriedState {
       StoreBlocksTransposed(TurnedAddress(SharedAddress(values), warp_, j), x);
     }
     __syncwarp();
-    WriteOut(values, count, out, stride);
+    WriteOut(values, warp_, count, out + 64 * group_, stride);
   }
 
  private:
@@ -87,23 +88,6 @@ class CarriedState {
   static constexpr bool kFrugal = kKeyTiles == 4 && Form::kDelta;
   // Key tiles whose operands fit in registers together.
   static constexpr int kTilesAtOnce = kFrugal || kKeyTiles < 2 ? 1 : 2;
-
-  // A warp has 16 values of each token.
-  __device__ void WriteOut(const uint8_t* values,
-                           int count,
-                           __nv_bfloat16* out,
-                           int64_t stride) const {
-    const int lane = Lane();
-    const int piece = 2 * warp_ + (lane & 1);
-    __nv_bfloat16* to = out + lane / 2 * stride + 64 * group_ + 8 * piece;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int token = lane / 2 + 16 * i;
-      const uint4 x =
-          *reinterpret_cast<const uint4*>(values + PieceOffset(token, piece));
-      if (token < count) *reinterpret_cast<uint4*>(to + 16 * i * stride) = x;
-    }
-  }
 
   template <typename Visit>
   __device__ void ForEachPair(Visit visit) {
@@ -143,76 +127,8 @@ class CarriedState {
     }
   }
 
-  // sums (+)= s rows^T.
-  __device__ static void MultiplyState(const Fragment (&s)[kTilesAtOnce][4],
-                                       const uint8_t (*rows)[kTileBytes],
-                                       bool add,
-                                       float (&sums)[32]) {
-#pragma unroll
-    for (int i = 0; i < kTilesAtOnce; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        MultiplyAdd<false>(sums,
-                           s[i][j],
-                           TileOperand(rows[i]) + j * kColumns16,
-                           add || i + j > 0);
-      }
-    }
-    CommitProducts();
-  }
-
-  __device__ static void Unpack(const Fragment (&v)[4], float (&values)[32]) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      values[2 * i] = Low(v[i / 4][i % 4]);
-      values[2 * i + 1] = High(v[i / 4][i % 4]);
-    }
-  }
-
-  // U, from W in `writes` and v^T: there in full, in v and u_rest rounded.
-  __device__ void Solve(const uint8_t (*inverse)[kTileBytes],
-                        const ChunkScales& scales,
-                        float (&writes)[32],
-                        Fragment (&v)[4],
-                        Fragment (&u_rest)[4]) const {
-const int lane = Lane();
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      float* values = writes + 8 * j;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float* pair = values + 2 * i;
-        const int token = 16 * j + i / 2 * 8 + 2 * (lane & 3);
-        const float2 beta =
-            *reinterpret_cast<const float2*>(&scales.beta[token]);
-        const float2 decay =
-            *reinterpret_cast<const float2*>(&scales.beta_from_start[token]);
-        pair[0] = beta.x * Low(v[j][i]) - decay.x * pair[0];
-        pair[1] = beta.y * High(v[j][i]) - decay.y * pair[1];
-      }
-      RoundTwice(values, v[j], u_rest[j]);
-    }
-    const uint64_t number = TileOperand(inverse[0]);
-    const uint64_t rest = TileOperand(inverse[1]);
-    BeginProducts();
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<false>(writes, v[j], rest + j * kColumns16, j > 0);
-      MultiplyAdd<false>(writes, u_rest[j], number + j * kColumns16, true);
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<false>(writes, v[j], number + j * kColumns16, true);
-    }
-    CommitProducts();
-    WaitProducts<0>();
-    Pin(writes);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) RoundTwice(writes + 8 * j, v[j], u_rest[j]);
-  }
-
-  // out and the new state, from A in `reads` and U in `writes`, which is in u and
-  // u_rest rounded.
+  // out and the new state, from A in `reads` and U in `writes`, which is in u
+  // and u_rest rounded.
   __device__ void Update(const ChunkTokens<Form>& tokens,
                          const ChunkOperands<Form::kDelta>& operands,
                          const Fragment (&u)[4],
@@ -233,11 +149,11 @@ const int lane = Lane();
       Scale(scales.from_start, j, reads + 8 * j);
     }
     BeginProducts();
-    AddToState(tokens, w);
-    if constexpr (Form::kDelta) AddToState(tokens, w_rest);
+    AddToState(tokens.k, w, s_);
+    if constexpr (Form::kDelta) AddToState(tokens.k, w_rest, s_);
     AddScores(operands.scores[0], u, reads);
     if constexpr (Form::kDelta) AddScores(operands.scores[0], u_rest, reads);
-    EndProducts(reads);
+    EndProducts(reads, s_);
   }
 
   // The same with one operand in registers at a time.
@@ -254,7 +170,7 @@ const int lane = Lane();
       if (turn == 1) RoundRests(writes, u);
       BeginProducts();
       AddScores(operands.scores[0], u, reads);
-      EndProducts(reads);
+      EndProducts(reads, s_);
       Pin(writes);
     }
 #pragma unroll
@@ -266,66 +182,9 @@ const int lane = Lane();
     for (int turn = 0; turn < 2; ++turn) {
       if (turn == 1) RoundRests(writes, u);
       BeginProducts();
-      AddToState(tokens, u);
-      EndProducts(reads);
+      AddToState(tokens.k, u, s_);
+      EndProducts(reads, s_);
       Pin(writes);
-    }
-  }
-
-  // What Round left of the values, in place of what it gave.
-  __device__ static void RoundRests(const float (&values)[32],
-                                    Fragment (&rounded)[4]) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      uint32_t& pair = rounded[i / 4][i % 4];
-      pair = PackRest(values[2 * i], values[2 * i + 1], pair);
-    }
-  }
-
-  // out^T += u scores^T.
-  __device__ static void AddScores(const uint8_t* tile,
-                                   const Fragment (&u)[4],
-                                   float (&reads)[32]) {
-    const uint64_t scores = TileOperand(tile);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<false>(reads, u[j], scores + j * kColumns16, true);
-    }
-  }
-
-  // S += w k.
-  __device__ void AddToState(const ChunkTokens<Form>& tokens,
-                             const Fragment (&w)[4]) {
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-      const uint64_t k = TileOperand(tokens.k[tile]);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        MultiplyAdd<true>(s_[tile], w[j], k + j * kRows16, true);
-      }
-    }
-  }
-
-  __device__ void EndProducts(float (&reads)[32]) {
-    CommitProducts();
-    WaitProducts<0>();
-    Pin(reads);
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) Pin(s_[tile]);
-  }
-
-  // values, 16 tokens of them, by a factor a token.
-  __device__ void Scale(const float* factors, int j, float* values) const {
-const int lane = Lane();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 factor = *reinterpret_cast<const float2*>(
-          &factors[16 * j + 8 * half + 2 * (lane & 3)]);
-#pragma unroll
-      for (int i = 4 * half; i < 4 * half + 4; i += 2) {
-        values[i] *= factor.x;
-        values[i + 1] *= factor.y;
-      }
     }
   }
 

@@ -57,6 +57,13 @@ __device__ inline void RoundTwice(const float* sums,
 
 // Four blocks of 8 by 8, each lane giving one row's address; lane l has columns
 // 2 (l % 4), + 1 of row l / 4, transposed of column l / 4.
+__device__ inline void LoadBlocks(uint32_t address, Fragment& to) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+      : "r"(address)
+      : "memory");
+}
 __device__ inline void LoadBlocksTransposed(uint32_t address, Fragment& to) {
   asm volatile(
       "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, "
@@ -70,17 +77,60 @@ __device__ inline void StoreBlocksTransposed(uint32_t address,
   asm volatile(
       "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, "
       "%4};\n" ::"r"(address),
-      "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
+      "r"(from[0]),
+      "r"(from[1]),
+      "r"(from[2]),
+      "r"(from[3])
       : "memory");
 }
 
-// Lane's address for the 16 by 16 block (row block, column block) of a tile
-// whose rows are the sums' columns: loaded or stored transposed it is a Fragment
-// of the sums.
+// Lane's address for the 16 by 16 block (row block, column block) of a tile:
+// loaded it is a left operand, loaded transposed a right one.
+__device__ inline uint32_t BlockAddress(uint32_t tile, int row, int column) {
+  const int lane = Lane();
+  return tile + PieceOffset(16 * row + (lane & 15), 2 * column + (lane >> 4));
+}
+// Likewise where the tile's rows are the sums' columns: loaded or stored
+// transposed it is a Fragment of the sums.
 __device__ inline uint32_t TurnedAddress(uint32_t tile, int row, int column) {
   const int lane = Lane();
   return tile + PieceOffset(16 * column + (lane >> 4) * 8 + (lane & 7),
                             2 * row + (lane >> 3 & 1));
+}
+
+// sums += a b, all 16 by 16.
+__device__ inline void MultiplyBlocks(float (&sums)[8],
+                                      const Fragment& a,
+                                      const Fragment& b) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float* d = sums + 4 * half;
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]),
+          "r"(a[1]),
+          "r"(a[2]),
+          "r"(a[3]),
+          "r"(b[2 * half]),
+          "r"(b[2 * half + 1]));
+  }
+}
+
+// A matrix rounded to bf16, and what that rounded away.
+struct Twice {
+  Fragment number;
+  Fragment rest;
+};
+
+// sums += a b to about 16 bits: the product of the rests is left out.
+__device__ inline void MultiplyTwice(float (&sums)[8],
+                                     const Twice& a,
+                                     const Twice& b) {
+  MultiplyBlocks(sums, a.rest, b.number);
+  MultiplyBlocks(sums, a.number, b.rest);
+  MultiplyBlocks(sums, a.number, b.number);
 }
 
 }  // namespace weir::engine

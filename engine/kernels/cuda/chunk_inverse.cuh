@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The inverse T of I + L, L strictly lower triangular, 64 by 64, by one
-// warpgroup in fp32: blocks of 16 on the diagonal by forward substitution, the
+// warpgroup: blocks of 16 on the diagonal by forward substitution in fp32, the
 // others by block diagonals from the main one,
 //
 //   T[i][j] = sum over m of Y[i][m] T[m][j],  Y = -T[i][i] L[i][m],  j <= m < i
 //
-// Powers of L, as a Neumann series has them, do not occur: equal keys would make
-// them large before they cancel.
+// with operands of two bf16 each. Powers of L, as a Neumann series has them, do
+// not occur: equal keys would make them large before they cancel.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -18,20 +18,47 @@
 
 namespace weir::engine {
 
-// L, and what becomes of it.
+// Numbers rounded to bf16, and what that rounded away.
+using TwiceTile = uint8_t[2][kTileBytes];
+
+// L in shared memory; a warp's block row is read by that warp alone.
 struct LowerMatrix {
-  // L's blocks below the diagonal, which become Y; T's diagonal ones; and above
-  // the diagonal T[i][j] as block (j, i). Rows have room to lie on other banks.
-  float blocks[64][68];
-  float diagonal[4][16][20];  // L's diagonal blocks, [column][row]
+  TwiceTile below;            // the blocks below the diagonal's
+  float diagonal[4][16][20];  // those, [column][row], and room between rows
 };
+
+__device__ inline void StoreTwice(
+    TwiceTile& tile, int row, int column, float low, float high) {
+  const uint32_t at = NumberOffset(row, column);
+  const uint32_t number = Pack(low, high);
+  *reinterpret_cast<uint32_t*>(tile[0] + at) = number;
+  *reinterpret_cast<uint32_t*>(tile[1] + at) = PackRest(low, high, number);
+}
+
+// The block's left operand, or its right one.
+__device__ inline void LoadLeft(const TwiceTile& tile,
+                                int row,
+                                int column,
+                                Twice& to) {
+  LoadBlocks(BlockAddress(SharedAddress(tile[0]), row, column), to.number);
+  LoadBlocks(BlockAddress(SharedAddress(tile[1]), row, column), to.rest);
+}
+__device__ inline void LoadRight(const TwiceTile& tile,
+                                 int row,
+                                 int column,
+                                 Twice& to) {
+  LoadBlocksTransposed(BlockAddress(SharedAddress(tile[0]), row, column),
+                       to.number);
+  LoadBlocksTransposed(BlockAddress(SharedAddress(tile[1]), row, column),
+                       to.rest);
+}
 
 // Writes T's diagonal block of this warp. A lane has a column, and takes what a
 // row of it gives from all later rows at once; lanes of the second half have
 // the same columns and write the rests.
-__device__ inline void InvertDiagonal(int warp,
-                                      LowerMatrix& lower,
-                                      uint8_t (*inverse)[kTileBytes]) {
+__device__ inline void InvertDiagonal(const LowerMatrix& lower,
+                                      int warp,
+                                      TwiceTile& inverse) {
   const int lane = Lane();
   const int column = lane & 15;
   float x[16];
@@ -49,7 +76,7 @@ __device__ inline void InvertDiagonal(int warp,
       x[i + 3] -= l.w * x[j];
     }
   }
-  uint8_t* tile = lane < 16 ? inverse[0] : inverse[1];
+  uint8_t* tile = inverse[lane / 16];
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
     const __nv_bfloat16 number = __float2bfloat16_rn(x[i]);
@@ -58,104 +85,65 @@ __device__ inline void InvertDiagonal(int warp,
     *reinterpret_cast<__nv_bfloat16*>(
         tile + NumberOffset(16 * warp + i, 16 * warp + column)) =
         lane < 16 ? number : rest;
-    if (lane < 16) lower.blocks[16 * warp + i][16 * warp + column] = x[i];
   }
 }
 
-// sums += a row of a block times four columns of another.
-__device__ inline void AddProduct(const float* row,
-                                  const float (*columns)[68],
-                                  float4& sums) {
+// Y of this warp's block row.
+__device__ inline void SolveDiagonal(const LowerMatrix& lower,
+                                     int warp,
+                                     const TwiceTile& inverse,
+                                     Twice (&y)[3]) {
+  Twice diagonal;
+  LoadLeft(inverse, warp, warp, diagonal);
 #pragma unroll
-  for (int k = 0; k < 16; k += 4) {
-    const float4 a = *reinterpret_cast<const float4*>(row + k);
-    const float factors[4] = {a.x, a.y, a.z, a.w};
+  for (int m = 0; m < 3; ++m) {
+    if (m >= warp) continue;
+    Twice l;
+    LoadRight(lower.below, warp, m, l);
+    float sums[8] = {};
+    MultiplyTwice(sums, diagonal, l);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float4 b = *reinterpret_cast<const float4*>(columns[k + i]);
-      sums.x += factors[i] * b.x;
-      sums.y += factors[i] * b.y;
-      sums.z += factors[i] * b.z;
-      sums.w += factors[i] * b.w;
-    }
+    for (int i = 0; i < 8; ++i) sums[i] = -sums[i];
+    RoundTwice(sums, y[m].number, y[m].rest);
   }
 }
 
-// A half block's columns [8 half, 8 half + 8): four of them, from the returned
-// one on, and row lane / 2 are this lane's.
-__device__ inline int FirstColumn(int half, int lane) {
-  return 8 * half + 4 * (lane & 1);
-}
-
-// Y of half blocks `warp`, warp + 4, ... of the six below the diagonal.
-__device__ inline void SolveDiagonals(int warp, LowerMatrix& lower) {
+// Writes T, but for the blocks above the diagonal. Called by a warpgroup, all
+// that there is of its block; warp w has block row w of L and T, and has
+// written that of L. At each block diagonal all rows that reach it add what the
+// one before has given them.
+__device__ inline void InvertLower(const LowerMatrix& lower,
+                                   int warp,
+                                   TwiceTile& inverse) {
   const int lane = Lane();
-#pragma unroll 1
-  for (int half = warp; half < 12; half += 4) {
-    const int at = half / 2;
-    const int i = at < 1 ? 1 : at < 3 ? 2 : 3;
-    const int m = at - i * (i - 1) / 2;
-    const int column = 16 * m + FirstColumn(half & 1, lane);
-    float4 sums = {0.0F, 0.0F, 0.0F, 0.0F};
-    AddProduct(&lower.blocks[16 * i + lane / 2][16 * i],
-               reinterpret_cast<const float (*)[68]>(
-                   &lower.blocks[16 * i][column]),
-               sums);
-    __syncwarp();
-    *reinterpret_cast<float4*>(&lower.blocks[16 * i + lane / 2][column]) = {
-        -sums.x, -sums.y, -sums.z, -sums.w};
-  }
-}
-
-// T's blocks (j + below, j), of half blocks `warp`, warp + 4, ...
-__device__ inline void InvertBelow(int warp,
-                                   int below,
-                                   LowerMatrix& lower,
-                                   uint8_t (*inverse)[kTileBytes]) {
-  const int lane = Lane();
-#pragma unroll 1
-  for (int half = warp; half < 2 * (4 - below); half += 4) {
-    const int j = half / 2;
-    const int i = j + below;
-    const int row = lane / 2;
-    const int column = FirstColumn(half & 1, lane);
-    float4 sums = {0.0F, 0.0F, 0.0F, 0.0F};
-#pragma unroll 1
-    for (int m = j; m < i; ++m) {
-      AddProduct(&lower.blocks[16 * i + row][16 * m],
-                 reinterpret_cast<const float (*)[68]>(
-                     &lower.blocks[16 * j][16 * m + column]),
-                 sums);
-    }
-    *reinterpret_cast<float4*>(
-        &lower.blocks[16 * j + row][16 * i + column]) = sums;
-    const uint32_t to = NumberOffset(16 * i + row, 16 * j + column);
-    const uint2 number = {Pack(sums.x, sums.y), Pack(sums.z, sums.w)};
-    *reinterpret_cast<uint2*>(inverse[0] + to) = number;
-    *reinterpret_cast<uint2*>(inverse[1] + to) = {
-        PackRest(sums.x, sums.y, number.x), PackRest(sums.z, sums.w, number.y)};
-  }
-}
-
-// Writes T rounded to the first tile and what that rounded away to the second;
-// not the blocks above the diagonal.
-//
-// Called by a warpgroup whose named barrier is `barrier`, warp w of which has
-// written L's block row w. At its end L may be written anew.
-__device__ inline void InvertLower(int warp,
-                                   int barrier,
-                                   LowerMatrix& lower,
-                                   uint8_t (*inverse)[kTileBytes]) {
   __syncwarp();
-  InvertDiagonal(warp, lower, inverse);
-  SyncWarpgroup(barrier);
-  SolveDiagonals(warp, lower);
-#pragma unroll 1
+  InvertDiagonal(lower, warp, inverse);
+  __syncwarp();
+  Twice y[3];
+  SolveDiagonal(lower, warp, inverse, y);
+  float sums[3][8] = {};
+#pragma unroll
   for (int below = 1; below < 4; ++below) {
-    SyncWarpgroup(barrier);
-    InvertBelow(warp, below, lower, inverse);
+    __syncthreads();
+#pragma unroll
+    for (int column = 0; column + below < 4; ++column) {
+      const int m = column + below - 1;
+      if (warp <= m) continue;
+      Twice t;
+      LoadRight(inverse, m, column, t);
+      MultiplyTwice(sums[column], y[m], t);
+      if (warp != m + 1) continue;
+#pragma unroll
+      for (int i = 0; i < 8; i += 2) {
+        StoreTwice(inverse,
+                   16 * warp + lane / 4 + (i & 2) * 4,
+                   16 * column + 2 * (lane & 3) + (i & 4) * 2,
+                   sums[column][i],
+                   sums[column][i + 1]);
+      }
+    }
   }
-  SyncWarpgroup(barrier);
+  __syncthreads();
 }
 
 }  // namespace weir::engine

@@ -74,8 +74,8 @@ struct ChunkShared {
   uint64_t carried[3];   // no group needs them any more
 };
 
-// Calls visit(word) for the 16-byte words of a tile, in the order of memory, that
-// this thread of a warpgroup has of the blocks on and below the diagonal.
+// Calls visit(word) for the 16-byte words of a tile, in the order of memory,
+// that this thread of a warpgroup has of the blocks on and below the diagonal.
 template <typename Visit>
 __device__ inline void VisitLowerWords(Visit visit) {
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// With the delta rule: what a chunk's tokens and gates give that does not depend
-// on the state, of all chunks at once, to a workspace in device memory.
+// With the delta rule: what a chunk's tokens and gates give that does not
+// depend on the state, of all chunks at once, to a workspace in device memory.
 #pragma once
 
+#include "engine/kernels/cuda/chunk_copy.cuh"
 #include "engine/kernels/cuda/chunk_inverse.cuh"
-#include "engine/kernels/cuda/chunk_prepare.cuh"
+#include "engine/kernels/cuda/chunk_scores.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
 
 namespace weir::engine {
@@ -23,7 +24,7 @@ struct SystemShared {
     // When the products are made.
     struct {
       LowerMatrix lower;
-      uint8_t inverse[2][kTileBytes];
+      TwiceTile inverse;
     } system;
   };
   float log2_decay[kChunkTokens];
@@ -68,14 +69,14 @@ __device__ inline void WriteLower(const float (&products)[32],
         lower.diagonal[warp][j & 15][i & 15] = l;
         lower.diagonal[warp][(j & 15) + 1][i & 15] = l_2;
       } else {
-        *reinterpret_cast<float2*>(&lower.blocks[i][j]) = {l, l_2};
+        StoreTwice(lower.below, i, j, l, l_2);
       }
     });
   }
 }
 
-// A block has one chunk of a head: blockIdx is (head, place in the workspace), so
-// that heads which share keys come together.
+// A block has one chunk of a head: blockIdx is (head, place in the workspace),
+// so that heads which share keys come together.
 template <int kKeyTiles>
 __global__ void __launch_bounds__(kWarpgroup,
                                   kKeyTiles <= 2 ? kSystemBlocks : 3)
@@ -87,8 +88,7 @@ __global__ void __launch_bounds__(kWarpgroup,
   int32_t chunk = 0;
   if (!FindChunk(args, static_cast<int32_t>(blockIdx.y), row, chunk)) return;
   const int32_t head = static_cast<int32_t>(blockIdx.x);
-  const int64_t token =
-      args.row_starts[row] + int64_t{chunk} * kChunkTokens;
+  const int64_t token = args.row_starts[row] + int64_t{chunk} * kChunkTokens;
   const int count = static_cast<int>(
       min(int64_t{kChunkTokens}, args.row_starts[row + 1] - token));
   const int32_t key = head / (args.heads / args.key_heads) * kKeyTiles * 64;
@@ -108,9 +108,8 @@ __global__ void __launch_bounds__(kWarpgroup,
   MultiplyTokens<kKeyTiles>(shared.tokens.k, shared.tokens.k, keys);
   MultiplyTokens<kKeyTiles>(shared.tokens.q, shared.tokens.k, queries);
   CommitProducts();
-  ChunkOperands<true>& operands =
-      static_cast<ChunkOperands<true>*>(
-          args.workspace)[int64_t{blockIdx.y} * args.heads + head];
+  ChunkOperands<true>& operands = static_cast<ChunkOperands<true>*>(
+      args.workspace)[int64_t{blockIdx.y} * args.heads + head];
   const float2 sums = SumDecays(shared.log2_decay);
   WriteScales(sums, shared.beta, warp, operands.scales);
   WaitProducts<0>();
@@ -119,7 +118,7 @@ __global__ void __launch_bounds__(kWarpgroup,
   __syncthreads();
   WriteLower(keys, sums, shared.beta, warp, shared.system.lower);
   WriteScores(queries, sums, warp, operands.scores[0]);
-  InvertLower(warp, 1, shared.system.lower, shared.system.inverse);
+  InvertLower(shared.system.lower, warp, shared.system.inverse);
   VisitLowerWords([&](int word) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

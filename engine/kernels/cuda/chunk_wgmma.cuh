@@ -17,9 +17,9 @@ namespace weir::engine {
 inline constexpr int kTileBytes = 64 * 128;
 inline constexpr int kWarpgroup = 128;  // threads
 
-// A thread's place in its warp. Read anew at each call: addresses made of it are
-// then made anew for each chunk, where the compiler would else make all of them
-// before the first one, for want of registers in local memory.
+// A thread's place in its warp. Read anew at each call: addresses made of it
+// are then made anew for each chunk, where the compiler would else make all of
+// them before the first one, for want of registers in local memory.
 __device__ inline int Lane() {
   int lane;
   asm volatile("mov.u32 %0, %%laneid;\n" : "=r"(lane));
@@ -41,21 +41,21 @@ __device__ inline uint32_t NumberOffset(int row, int column) {
 
 // A tile as wgmma's operand: 8 rows are 1024 bytes, whichever way it is read.
 __device__ inline uint64_t TileOperand(const void* tile) {
-  constexpr uint64_t kForm = uint64_t{1} << 62 | uint64_t{64} << 32 |
-                             uint64_t{64} << 16;
+  constexpr uint64_t kForm =
+      uint64_t{1} << 62 | uint64_t{64} << 32 | uint64_t{64} << 16;
   return kForm | (SharedAddress(tile) & 0x3ffff) >> 4;
 }
 // What moves such an operand on by 16 columns, and by 16 rows.
 inline constexpr uint64_t kColumns16 = 2;
 inline constexpr uint64_t kRows16 = 128;
 
-#define WEIR_SUMS_32(d)                                                      \
-  "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),    \
-      "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),           \
-      "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),       \
-      "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),       \
-      "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]),       \
-      "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]),       \
+#define WEIR_SUMS_32(d)                                                   \
+  "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), \
+      "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),        \
+      "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),    \
+      "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),    \
+      "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]),    \
+      "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]),    \
       "+f"(d[31])
 
 // d += a b over 16 columns of a: [64, 16] in registers, b [16, 64] a tile read
@@ -75,8 +75,13 @@ __device__ inline void MultiplyAdd(float (&d)[32],
       "%24, %25, %26, %27, %28, %29, %30, %31"
       "}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}\n"
       : WEIR_SUMS_32(d)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),
-        "r"(static_cast<int>(add)), "n"(kByRows ? 1 : 0));
+      : "r"(a[0]),
+        "r"(a[1]),
+        "r"(a[2]),
+        "r"(a[3]),
+        "l"(b),
+        "r"(static_cast<int>(add)),
+        "n"(kByRows ? 1 : 0));
 }
 
 // The same with a [64, 16] from a tile; b[i][j] = tile[j][i].
@@ -122,15 +127,15 @@ __device__ inline void ShowToProducts() {
 }
 
 __device__ inline void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(
-                   SharedAddress(barrier)),
-               "r"(arrivals)
-               : "memory");
+  asm volatile(
+      "mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(SharedAddress(barrier)),
+      "r"(arrivals)
+      : "memory");
 }
 __device__ inline void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(
-                   SharedAddress(barrier))
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(SharedAddress(barrier))
+      : "memory");
 }
 // Waits for the barrier's turn `turn`, counted from 0.
 __device__ inline void Await(uint64_t* barrier, int turn) {
@@ -141,21 +146,20 @@ __device__ inline void Await(uint64_t* barrier, int turn) {
       "r"(turn & 1)
       : "memory");
 }
-// Of one warpgroup; `id` is 1..15.
-__device__ inline void SyncWarpgroup(int id) {
-  asm volatile("bar.sync %0, 128;\n" ::"r"(id) : "memory");
-}
-
 // Copies kBytes, 4 or 16, to shared memory; zeros if not `here`.
 template <int kBytes>
 __device__ inline void CopyAsync(uint32_t to, const void* from, bool here) {
   const int bytes = here ? kBytes : 0;
   if constexpr (kBytes == 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to),
-                 "l"(from), "r"(bytes) : "memory");
+                 "l"(from),
+                 "r"(bytes)
+                 : "memory");
   } else {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(to),
-                 "l"(from), "r"(bytes) : "memory");
+                 "l"(from),
+                 "r"(bytes)
+                 : "memory");
   }
 }
 __device__ inline void CommitCopies() {
