@@ -202,6 +202,20 @@ TEST_P(ChunkTest, ARowDoesNotDependOnItsNeighbours) {
   EXPECT_TRUE(std::isnan(other.SlotState(2)[0]));
 }
 
+TEST_P(ChunkTest, ARowOfManyIsTheSameAlone) {
+  std::vector<int32_t> row_tokens(80, 65);
+  row_tokens[0] = 200;
+  RecurrenceCase many = Case(row_tokens);
+  RecurrenceCase alone = many;
+  alone.slots.resize(1);
+  alone.row_starts.resize(2);
+  RunChunksOnDevice(many, {});
+  RunChunksOnDevice(alone, {});
+
+  EXPECT_TRUE(BitEqual(many.RowOut(0), alone.RowOut(0)));
+  EXPECT_TRUE(BitEqual(many.SlotState(0), alone.SlotState(0)));
+}
+
 TEST_P(ChunkTest, AgainTheSameBits) {
   std::vector<int32_t> row_tokens(40);
   for (int32_t i = 0; i < 40; ++i) row_tokens[i] = 30 + 17 * i % 256;

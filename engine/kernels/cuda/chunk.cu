@@ -142,9 +142,26 @@ cudaError_t Launch(const ChunkArgs& args, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
+int DeviceNumber(cudaDeviceAttr which) {
+  int device = 0;
+  int value = 0;
+  const bool known =
+      cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&value, which, device) == cudaSuccess;
+  return known ? value : 0;
+}
+
+// Whether blocks of 128 values leave no multiprocessor idle that those of 64
+// would use. The results are the same.
+bool HasManyBlocks(const ChunkArgs& args) {
+  const int64_t blocks =
+      int64_t{args.rows} * args.heads * (args.value_dim / 128);
+  return 2 * blocks > DeviceNumber(cudaDevAttrMultiProcessorCount);
+}
+
 template <bool kDelta>
 cudaError_t LaunchOfShape(const ChunkArgs& args, cudaStream_t stream) {
-  const bool two_groups = args.value_dim % 128 == 0;
+  const bool two_groups = args.value_dim % 128 == 0 && HasManyBlocks(args);
   switch (args.key_dim) {
     case 64:
       return two_groups ? Launch<kDelta, 1, 2>(args, stream)
@@ -157,17 +174,6 @@ cudaError_t LaunchOfShape(const ChunkArgs& args, cudaStream_t stream) {
     default:
       return cudaErrorInvalidValue;
   }
-}
-
-// Whether the device is the one that the kernel was compiled for.
-bool IsSupported() {
-  int device = 0;
-  int major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major,
-                                cudaDevAttrComputeCapabilityMajor,
-                                device) == cudaSuccess &&
-         major == 9;
 }
 
 bool IsAligned(const void* data, int64_t stride) {
@@ -204,7 +210,9 @@ int64_t ChunkWorkspaceBytes(const ChunkArgs& args) {
 cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream) {
   if (!IsSound(args)) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
-  if (!IsSupported()) return cudaErrorNotSupported;
+  if (DeviceNumber(cudaDevAttrComputeCapabilityMajor) != 9) {
+    return cudaErrorNotSupported;
+  }
   return args.beta.data != nullptr ? LaunchOfShape<true>(args, stream)
                                    : LaunchOfShape<false>(args, stream);
 }
