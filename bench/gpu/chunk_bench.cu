@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Times the GPU's chunk kernels: one JSON object a line. Inputs are random and
+// Times the GPU's chunk kernels. Prints JSON, name -> number: milliseconds, and
+// the floor, which is the larger of the products at a large product's rate and
+// of the bytes at the rate of a copy in the same run. Inputs are random and
 // cold: sets of them are used in turn until none is left in the L2 cache.
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
@@ -9,8 +11,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/kernels/cuda/chunk.h"
@@ -197,7 +200,24 @@ double CopyRate() {
   return 2.0 * kBytes / times.median;
 }
 
-void Report(const Shape& shape, double copy_rate, int64_t cache_bytes) {
+using Numbers = std::map<std::string, double>;
+
+// "prefill_gdn_8x8192", with the head's widths where they are not 128.
+std::string NameOf(const Shape& shape) {
+  std::string name = std::string("prefill_") + shape.name + "_" +
+                     std::to_string(shape.rows) + "x" +
+                     std::to_string(shape.tokens);
+  if (shape.key_dim != 128 || shape.value_dim != 128) {
+    name += "_heads_" + std::to_string(shape.key_dim) + "x" +
+            std::to_string(shape.value_dim);
+  }
+  return name;
+}
+
+void Measure(const Shape& shape,
+             double copy_rate,
+             int64_t cache_bytes,
+             Numbers& found) {
   std::vector<std::unique_ptr<Inputs>> sets;
   int64_t bytes = 0;
   while (sets.size() < 2 || bytes < 4 * cache_bytes) {
@@ -217,45 +237,31 @@ void Report(const Shape& shape, double copy_rate, int64_t cache_bytes) {
                        shape.heads * shape.rows * shape.tokens;
   const double floor =
       std::max(flops / kProductRate, sets[0]->bytes() / copy_rate);
-  std::printf(
-      "{\"op\": \"%s\", \"rows\": %d, \"tokens\": %d, \"heads\": %d, "
-      "\"key_heads\": %d, \"key_dim\": %d, \"value_dim\": %d, "
-      "\"ms\": %.4f, \"ms_least\": %.4f, \"ms_most\": %.4f, "
-      "\"floor_ms\": %.4f, \"of_floor\": %.2f, \"tokens_per_s\": %.4g}\n",
-      shape.name,
-      shape.rows,
-      shape.tokens,
-      shape.heads,
-      shape.key_heads,
-      shape.key_dim,
-      shape.value_dim,
-      times.median * 1e3,
-      times.least * 1e3,
-      times.most * 1e3,
-      floor * 1e3,
-      times.median / floor,
-      double{1} * shape.rows * shape.tokens / times.median);
-  std::fflush(stdout);
+  const std::string name = NameOf(shape);
+  found[name + "_ms"] = times.median * 1e3;
+  found[name + "_ms_most"] = times.most * 1e3;
+  found[name + "_floor_ms"] = floor * 1e3;
+  found[name + "_times_floor"] = times.median / floor;
 }
 
 }  // namespace
 }  // namespace weir::gpu
 
-int main(int argc, char** argv) {
+int main() {
   using namespace weir::gpu;
   cudaDeviceProp device;
   Must(cudaGetDeviceProperties(&device, 0), "device");
+  Numbers found;
   const double copy_rate = CopyRate();
-  std::printf(
-      "{\"device\": \"%s\", \"multiprocessors\": %d, \"cache_bytes\": %d, "
-      "\"copy_rate\": %.4g}\n",
-      device.name,
-      device.multiProcessorCount,
-      device.l2CacheSize,
-      copy_rate);
-  const size_t shapes = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 100;
-  for (size_t i = 0; i < std::size(kShapes) && i < shapes; ++i) {
-    Report(kShapes[i], copy_rate, device.l2CacheSize);
+  found["prefill_copy_tb_s"] = copy_rate / 1e12;
+  for (const Shape& shape : kShapes) {
+    Measure(shape, copy_rate, device.l2CacheSize, found);
   }
+  const char* separator = "{\n";
+  for (const auto& [name, number] : found) {
+    std::printf("%s  \"%s\": %.4g", separator, name.c_str(), number);
+    separator = ",\n";
+  }
+  std::printf("\n}\n");
   return 0;
 }
