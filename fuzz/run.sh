@@ -33,7 +33,7 @@ sources_of() {
       ;;
     config_json)
       sources=(engine/config/*.cc engine/kernels/*.cc engine/mixers/*.cc
-        engine/model/*.cc engine/state/*.cc)
+        engine/model/*.cc engine/state/state_*.cc)
       libraries=(-L.deps/torch/lib -ltorch_cpu -lc10 -l:libgomp.so.1 -lcrypto
         "-Wl,-rpath,$PWD/.deps/torch/lib" "-Wl,-rpath-link,.deps/torch/lib")
       ;;

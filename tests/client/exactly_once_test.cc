@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "base/check.h"
 #include "client/errors.h"
 #include "client/session.h"
@@ -346,6 +347,11 @@ TEST_F(ExactlyOnceTest, TheWindowBoundsWhatIsUnanswered) {
   size_t most = 0;
   uint64_t answered = 0;
   const TokenSource source = From(document);
+  // A server that answers at once would not let the window become full.
+  server_.set_plan([](std::string_view call, int nth) -> Fault {
+    if (call != "Append" || nth > 1) return {};
+    return {.when = Fault::When::kSlow, .slow = absl::Milliseconds(300)};
+  });
 
   const auto totals = session.Stream(
       {.append_tokens = 10, .window = 3},
