@@ -244,11 +244,7 @@ void Measure(const Shape& shape,
   found[name + "_times_floor"] = times.median / floor;
 }
 
-}  // namespace
-}  // namespace weir::gpu
-
-int main() {
-  using namespace weir::gpu;
+void Run() {
   cudaDeviceProp device;
   Must(cudaGetDeviceProperties(&device, 0), "device");
   Numbers found;
@@ -263,5 +259,12 @@ int main() {
     separator = ",\n";
   }
   std::printf("\n}\n");
+}
+
+}  // namespace
+}  // namespace weir::gpu
+
+int main() {
+  weir::gpu::Run();
   return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "engine/kernels/kernel_target.h"
 #include "tests/conformance/recurrence_case.h"
+#include "tests/conformance/recurrence_expect.h"
 
 namespace weir::engine {
 namespace {
@@ -80,19 +81,7 @@ class RecurrenceConformanceTest : public testing::TestWithParam<Param> {
     got.Run(form());
     want.Run(RecurrenceForm::kReference);
 
-    for (size_t row = 0; row < start.slots.size(); ++row) {
-      const auto r = static_cast<int32_t>(row);
-      SCOPED_TRACE(testing::Message() << "row " << r);
-      const int32_t slot = start.slots[row];
-      if (slot < 0) {
-        EXPECT_THAT(got.RowOut(r), testing::Each(kGapMark));
-        continue;
-      }
-      EXPECT_LE(RelativeRmse(got.RowOut(r), want.RowOut(r)), rmse_max);
-      EXPECT_LE(RelativeRmse(got.SlotState(slot), want.SlotState(slot)),
-                rmse_max);
-    }
-    EXPECT_TRUE(got.GapsUntouched());
+    ExpectRowsOfReference(start, got, want, rmse_max);
   }
 };
 

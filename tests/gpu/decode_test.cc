@@ -14,6 +14,7 @@
 #include <tuple>
 #include <vector>
 
+#include "tests/conformance/recurrence_expect.h"
 #include "tests/gpu/device_recurrence.h"
 
 namespace weir::gpu {
@@ -75,19 +76,7 @@ class DecodeTest : public testing::TestWithParam<Param> {
     RecurrenceCase want = start;
     RunOnDevice(got, {});
     want.Run(RecurrenceForm::kReference);
-    for (size_t row = 0; row < start.slots.size(); ++row) {
-      const auto r = static_cast<int32_t>(row);
-      SCOPED_TRACE(testing::Message() << "row " << r);
-      const int32_t slot = start.slots[row];
-      if (slot < 0) {
-        EXPECT_THAT(got.RowOut(r), testing::Each(kGapMark));
-        continue;
-      }
-      EXPECT_LE(RelativeRmse(got.RowOut(r), want.RowOut(r)), rmse_max);
-      EXPECT_LE(RelativeRmse(got.SlotState(slot), want.SlotState(slot)),
-                rmse_max);
-    }
-    EXPECT_TRUE(got.GapsUntouched());
+    engine::ExpectRowsOfReference(start, got, want, rmse_max);
   }
 };
 

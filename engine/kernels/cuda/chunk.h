@@ -37,7 +37,8 @@ struct BfloatRows {
 // Arrays lie in device memory; counts are read by the host.
 struct ChunkArgs {
   int32_t rows = 0;
-  // The last of row_starts, or more; with beta at most 4,000,000, less 64 a row.
+  // The last of row_starts, or more; with beta at most 4,000,000, less 64 a
+  // row.
   int64_t tokens = 0;
   int32_t heads = 0;      // value heads
   int32_t key_heads = 0;  // head h reads q and k of h / (heads / key_heads)

@@ -6,9 +6,9 @@
 
 #include <cuda_bf16.h>
 
-#include "engine/kernels/cuda/chunk_copy.cuh"
 #include "engine/kernels/cuda/chunk_scores.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
+#include "engine/kernels/cuda/chunk_transfer.cuh"
 
 namespace weir::engine {
 

@@ -4,10 +4,10 @@
 // depend on the state, of all chunks at once, to a workspace in device memory.
 #pragma once
 
-#include "engine/kernels/cuda/chunk_copy.cuh"
 #include "engine/kernels/cuda/chunk_inverse.cuh"
 #include "engine/kernels/cuda/chunk_scores.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
+#include "engine/kernels/cuda/chunk_transfer.cuh"
 
 namespace weir::engine {
 
