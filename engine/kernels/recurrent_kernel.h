@@ -21,9 +21,8 @@ namespace {
 
 constexpr int kSegmentTokens = 32;
 constexpr int kBlockRows = 16;
-// States that are met once are asked for so far ahead: their memory is slow.
+// States that few tokens meet are asked for so far ahead: their memory is slow.
 constexpr int kPrefetchFloats = 1024;
-// Rows of more tokens spend their time on what the cache holds.
 constexpr int kPrefetchTokensMax = 4;
 
 // One head of one row over one segment of tokens.
@@ -155,11 +154,10 @@ void StepHead(const RecurrenceArgs& args, int32_t row, int32_t head) {
       a.key_query[i] =
           Dot<kVecs>(a.k + i * a.k_stride, a.q + i * a.q_stride, a.key_dim);
     }
-    if (last - first <= kPrefetchTokensMax) {
-      StepSegment<kVecs, kDelta, true>(a, args.value_dim, state);
-    } else {
-      StepSegment<kVecs, kDelta, false>(a, args.value_dim, state);
-    }
+    const auto step = last - first <= kPrefetchTokensMax
+                          ? StepSegment<kVecs, kDelta, true>
+                          : StepSegment<kVecs, kDelta, false>;
+    step(a, args.value_dim, state);
   }
 }
 
