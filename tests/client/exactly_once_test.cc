@@ -350,7 +350,7 @@ TEST_F(ExactlyOnceTest, TheWindowBoundsWhatIsUnanswered) {
   // A server that answers at once would not let the window become full.
   server_.set_plan([](std::string_view call, int nth) -> Fault {
     if (call != "Append" || nth > 1) return {};
-    return {.when = Fault::When::kSlow, .slow = absl::Milliseconds(300)};
+    return {.when = Fault::When::kSlow, .slow = absl::Seconds(1)};
   });
 
   const auto totals = session.Stream(

@@ -202,21 +202,6 @@ INSTANTIATE_TEST_SUITE_P(
       return std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
     });
 
-struct NamedKind {
-  const char* name;
-  RecurrenceKind kind;
-};
-
-constexpr NamedKind kKinds[] = {
-    {"Plain", RecurrenceKind::kPlain},
-    {"Delta", RecurrenceKind::kDelta},
-    {"Channel", RecurrenceKind::kChannel},
-    {"Decayed", RecurrenceKind::kDecayed},
-    {"Undecayed", RecurrenceKind::kUndecayed},
-    {"ReadBefore", RecurrenceKind::kReadBefore},
-    {"ByValue", RecurrenceKind::kByValue},
-};
-
 class RecurrenceLawTest : public testing::TestWithParam<NamedKind> {};
 
 // Any stretch of tokens acts on a state as S -> M S + X: what two states become
@@ -436,7 +421,7 @@ TEST_P(RecurrenceLawTest, TheReferenceIsTheFormulaRoundedOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds,
                          RecurrenceLawTest,
-                         testing::ValuesIn(kKinds),
+                         testing::ValuesIn(kRecurrenceKinds),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -27,6 +27,21 @@ enum class RecurrenceKind {
   kByValue,     // a decay a value channel: gated slots
 };
 
+struct NamedKind {
+  const char* name;
+  RecurrenceKind kind;
+};
+
+inline constexpr NamedKind kRecurrenceKinds[] = {
+    {"Plain", RecurrenceKind::kPlain},
+    {"Delta", RecurrenceKind::kDelta},
+    {"Channel", RecurrenceKind::kChannel},
+    {"Decayed", RecurrenceKind::kDecayed},
+    {"Undecayed", RecurrenceKind::kUndecayed},
+    {"ReadBefore", RecurrenceKind::kReadBefore},
+    {"ByValue", RecurrenceKind::kByValue},
+};
+
 struct RecurrenceShape {
   int32_t heads = 1;
   int32_t key_heads = 1;

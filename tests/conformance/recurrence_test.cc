@@ -31,21 +31,6 @@ constexpr RecurrenceShape kShapes[] = {
     {.heads = 10, .key_heads = 1, .key_dim = 13, .value_dim = 7},
 };
 
-struct NamedKind {
-  const char* name;
-  RecurrenceKind kind;
-};
-
-constexpr NamedKind kKinds[] = {
-    {"Plain", RecurrenceKind::kPlain},
-    {"Delta", RecurrenceKind::kDelta},
-    {"Channel", RecurrenceKind::kChannel},
-    {"Decayed", RecurrenceKind::kDecayed},
-    {"Undecayed", RecurrenceKind::kUndecayed},
-    {"ReadBefore", RecurrenceKind::kReadBefore},
-    {"ByValue", RecurrenceKind::kByValue},
-};
-
 using Param =
     std::tuple<std::string, RecurrenceForm, NamedKind, RecurrenceShape>;
 
@@ -368,7 +353,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::ValuesIn(Targets()),
                      testing::Values(RecurrenceForm::kRecurrent,
                                      RecurrenceForm::kChunk),
-                     testing::ValuesIn(kKinds),
+                     testing::ValuesIn(kRecurrenceKinds),
                      testing::ValuesIn(kShapes)),
     ParamName);
 

@@ -22,6 +22,8 @@ namespace {
 
 using engine::BitEqual;
 using engine::kGapMark;
+using engine::kRecurrenceKinds;
+using engine::NamedKind;
 using engine::RecurrenceCase;
 using engine::RecurrenceForm;
 using engine::RecurrenceKind;
@@ -43,21 +45,6 @@ constexpr RecurrenceShape kShapes[] = {
     {.heads = 60, .key_heads = 60, .key_dim = 256, .value_dim = 64},
     {.heads = 10, .key_heads = 1, .key_dim = 13, .value_dim = 7},
     {.heads = 3, .key_heads = 3, .key_dim = 200, .value_dim = 129},
-};
-
-struct NamedKind {
-  const char* name;
-  RecurrenceKind kind;
-};
-
-constexpr NamedKind kKinds[] = {
-    {"Plain", RecurrenceKind::kPlain},
-    {"Delta", RecurrenceKind::kDelta},
-    {"Channel", RecurrenceKind::kChannel},
-    {"Decayed", RecurrenceKind::kDecayed},
-    {"Undecayed", RecurrenceKind::kUndecayed},
-    {"ReadBefore", RecurrenceKind::kReadBefore},
-    {"ByValue", RecurrenceKind::kByValue},
 };
 
 using Param = std::tuple<NamedKind, RecurrenceShape>;
@@ -218,7 +205,7 @@ TEST_P(DecodeTest, Bfloat16AtRestIsRoundedByChance) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds,
                          DecodeTest,
-                         testing::Combine(testing::ValuesIn(kKinds),
+                         testing::Combine(testing::ValuesIn(kRecurrenceKinds),
                                           testing::ValuesIn(kShapes)),
                          [](const testing::TestParamInfo<Param>& param) {
                            const RecurrenceShape& shape =

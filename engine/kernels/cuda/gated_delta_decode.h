@@ -61,7 +61,8 @@ struct GatedDeltaDecodeArgs {
   int64_t z_column = 0;
   int64_t a_column = 0;
   int64_t b_column = 0;
-  const float* conv_weight = nullptr;  // [q|k|v, W], the last tap meets x_t
+  // [q|k|v, W], the last tap meets x_t; 16-byte aligned.
+  const float* conv_weight = nullptr;
   const float* conv_bias = nullptr;    // [q|k|v] or null
   const float* log2_rate = nullptr;    // [heads], -exp(a_log) log2(e)
   const float* dt_bias = nullptr;      // [heads]
