@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 limit_mib=50
 bundle=bundle
 # What a machine with a GPU and Torch brings itself.
-theirs='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|libgomp|libtorch.*|libc10.*|libcu.*|libnv.*)(-[0-9.]+)?\.so'
+theirs='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|libgomp|libtorch.*|libc10.*|libcu(da|dart|blas|dnn|fft|pti|rand|solver|sparse).*|libnv.*)(-[0-9.]+)?\.so'
 
 rm -rf "$bundle"
 mkdir -p "$bundle/bin" "$bundle/lib"
