@@ -24,6 +24,7 @@ struct StateShare {
   std::string name;            // "layers.3.attn.recurrent"
   std::vector<int64_t> shape;  // [heads, key, value]
   uint64_t bytes = 0;
+  std::string number = "f32";  // or "bf16"
 };
 
 // What a loaded model is. Constant for an engine's life.
@@ -114,7 +115,8 @@ class Engine {
   // Gives a slot back. REQUIRES: it is held and not in a step.
   virtual void ReleaseSlot(int32_t slot) = 0;
   // Copies a state, exact to the bit. REQUIRES: both held, not in a step.
-  virtual void CopySlot(int32_t from, int32_t to) = 0;
+  // INTERNAL as Wait.
+  virtual absl::Status CopySlot(int32_t from, int32_t to) = 0;
   // Copies a state to or from model().state_bytes bytes of host memory, exact
   // to the bit. INVALID_ARGUMENT for another size.
   virtual absl::Status SaveSlot(int32_t slot, std::span<std::byte> host) = 0;

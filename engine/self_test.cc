@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -43,22 +44,37 @@ bool IsFinite(const RowResult& row, bool first) {
                      [](float score) { return std::isfinite(score); });
 }
 
+// The numbers of a saved tensor.
+std::vector<float> Numbers(const StateShare& tensor,
+                           std::span<const std::byte> bytes) {
+  const bool is_float = tensor.number == "f32";
+  const size_t width = is_float ? sizeof(float) : sizeof(uint16_t);
+  std::vector<float> numbers(bytes.size() / width);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    uint32_t bits = 0;
+    // A bf16 is the upper half of a float; memory begins with the lower.
+    std::memcpy(reinterpret_cast<std::byte*>(&bits) + sizeof(bits) - width,
+                bytes.data() + i * width,
+                width);
+    std::memcpy(&numbers[i], &bits, sizeof(bits));
+  }
+  return numbers;
+}
+
 // The first tensor of the state that holds a NaN or an infinity; "the logits"
 // if there is none.
 absl::StatusOr<std::string> FirstNotFinite(Engine& engine, int32_t slot) {
   const ModelInfo& model = engine.model();
   std::vector<std::byte> state(model.state_bytes);
   WEIR_RETURN_IF_ERROR(engine.SaveSlot(slot, state));
-  size_t begin = 0;
+  std::span<const std::byte> rest = state;
   for (const StateShare& tensor : model.state) {
-    std::vector<float> values(tensor.bytes / sizeof(float));
-    if (begin + tensor.bytes > state.size()) break;
-    if (!values.empty()) {
-      std::memcpy(values.data(), state.data() + begin, tensor.bytes);
-    }
-    begin += tensor.bytes;
-    if (!std::all_of(values.begin(), values.end(), [](float value) {
-          return std::isfinite(value);
+    if (tensor.bytes > rest.size()) break;
+    const std::vector<float> numbers =
+        Numbers(tensor, rest.first(tensor.bytes));
+    rest = rest.subspan(tensor.bytes);
+    if (!std::all_of(numbers.begin(), numbers.end(), [](float number) {
+          return std::isfinite(number);
         })) {
       return absl::StrCat("the state ", tensor.name);
     }

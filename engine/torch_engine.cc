@@ -106,7 +106,7 @@ absl::StatusOr<std::unique_ptr<TorchEngine>> TorchEngine::CreateThrowing(
   WEIR_ASSIGN_OR_RETURN(const int32_t slots, SlotsOf(options, spec));
   WEIR_ASSIGN_OR_RETURN(engine->pool_,
                         StatePool::Create(spec, {.slots = slots}));
-  engine->slot_planned_.resize(static_cast<size_t>(slots), false);
+  engine->plan_check_ = std::make_unique<PlanCheck>(slots);
   engine->runner_ = std::make_unique<StepRunner>(
       engine->model_.get(), engine->pool_.get(), PassTokens(options));
   WEIR_RETURN_IF_ERROR(engine->runner_->Allocate());
@@ -116,43 +116,15 @@ absl::StatusOr<std::unique_ptr<TorchEngine>> TorchEngine::CreateThrowing(
 TorchEngine::TorchEngine(const Options& options, std::unique_ptr<Model> model)
     : options_(options), model_(std::move(model)) {}
 
-absl::Status TorchEngine::CheckRow(size_t index, const Row& row) {
-  const auto refuse = [index](const std::string& what) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("row ", index, " of the plan: ", what));
-  };
-  if (!pool_->held(row.slot)) {
-    return refuse(absl::StrCat("slot ", row.slot, " is not held"));
-  }
-  if (slot_planned_[static_cast<size_t>(row.slot)]) {
-    return refuse(absl::StrCat("slot ", row.slot, " stands twice"));
-  }
-  slot_planned_[static_cast<size_t>(row.slot)] = true;
-  if (row.tokens.empty() && !row.sample.has_value()) {
-    return refuse("it has no tokens and draws none");
-  }
-  if (row.tokens.empty() && row.first) {
-    return refuse("a state that has consumed nothing predicts nothing");
-  }
-  const uint32_t vocabulary = model().vocabulary;
-  for (const uint32_t token : row.tokens) {
-    if (token >= vocabulary) {
-      return refuse(absl::StrCat(
-          "token ", token, " is beyond the vocabulary of ", vocabulary));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<Ticket> TorchEngine::Submit(const Plan& plan) {
   if (failed_) return absl::InternalError("an earlier step failed");
   if (open_ticket_ != 0) {
     return absl::FailedPreconditionError("a step is already in progress");
   }
-  std::fill(slot_planned_.begin(), slot_planned_.end(), false);
-  for (size_t i = 0; i < plan.rows.size(); ++i) {
-    WEIR_RETURN_IF_ERROR(CheckRow(i, plan.rows[i]));
-  }
+  WEIR_RETURN_IF_ERROR(
+      plan_check_->Check(plan, model().vocabulary, [this](int32_t slot) {
+        return pool_->held(slot);
+      }));
   rows_ = plan.rows;
   open_ticket_ = ++last_ticket_;
   return open_ticket_;
@@ -196,11 +168,14 @@ std::string TorchEngine::StepShapes() const {
 absl::StatusOr<int32_t> TorchEngine::AcquireSlot() { return pool_->Acquire(); }
 
 void TorchEngine::ReleaseSlot(int32_t slot) {
-  WEIR_CHECK(open_ticket_ == 0 || !slot_planned_[static_cast<size_t>(slot)]);
+  WEIR_CHECK(open_ticket_ == 0 || !plan_check_->planned(slot));
   pool_->Release(slot);
 }
 
-void TorchEngine::CopySlot(int32_t from, int32_t to) { pool_->Copy(from, to); }
+absl::Status TorchEngine::CopySlot(int32_t from, int32_t to) {
+  pool_->Copy(from, to);
+  return absl::OkStatus();
+}
 
 absl::Status TorchEngine::SaveSlot(int32_t slot, std::span<std::byte> host) {
   return pool_->Save(slot, host);

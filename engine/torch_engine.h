@@ -14,6 +14,7 @@
 
 #include "engine/engine.h"
 #include "engine/model/model.h"
+#include "engine/plan_check.h"
 #include "engine/state/state_pool.h"
 #include "engine/step_runner.h"
 
@@ -49,7 +50,7 @@ class TorchEngine final : public Engine {
   absl::StatusOr<StepResult> Wait(Ticket ticket) override;
   absl::StatusOr<int32_t> AcquireSlot() override;
   void ReleaseSlot(int32_t slot) override;
-  void CopySlot(int32_t from, int32_t to) override;
+  absl::Status CopySlot(int32_t from, int32_t to) override;
   absl::Status SaveSlot(int32_t slot, std::span<std::byte> host) override;
   absl::Status LoadSlot(std::span<const std::byte> host, int32_t slot) override;
   int32_t slots() const override { return pool_->slots(); }
@@ -60,7 +61,6 @@ class TorchEngine final : public Engine {
 
   static absl::StatusOr<std::unique_ptr<TorchEngine>> CreateThrowing(
       const Options& options);
-  absl::Status CheckRow(size_t index, const Row& row);
   // The library keeps its number of threads for each calling thread.
   void SetThreads();
   // "3 rows, 257 tokens".
@@ -75,7 +75,7 @@ class TorchEngine final : public Engine {
   Ticket open_ticket_ = 0;
   Ticket last_ticket_ = 0;
   std::vector<Row> rows_;
-  std::vector<bool> slot_planned_;  // by slot
+  std::unique_ptr<PlanCheck> plan_check_;
   bool failed_ = false;
 };
 

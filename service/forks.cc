@@ -144,6 +144,11 @@ void Forks::Advance(const SessionPtr& session) {
 
 void Forks::Make(Session& session, PendingFork fork) {
   const absl::StatusOr<SessionPtr> copy = Copy(session, fork);
+  if (!seams_.engine_failure.ok()) {
+    // The step loop ends everything and answers it with the rest.
+    session.forks.push_back(std::move(fork));
+    return;
+  }
   if (!copy.ok()) {
     for (ForkCall& call : fork.calls) call.Answer(copy.status());
     return;
@@ -168,6 +173,15 @@ absl::StatusOr<SessionPtr> Forks::Copy(Session& session,
                                        const PendingFork& fork) {
   if (seams_.table.Find(fork.new_id) != nullptr) return ExistsError();
   WEIR_ASSIGN_OR_RETURN(const int32_t slot, AcquireSlot(seams_));
+  const bool whole = fork.position == session.applied && fork.position > 0;
+  if (whole) {
+    if (const absl::Status copied = seams_.engine->CopySlot(session.slot, slot);
+        !copied.ok()) {
+      seams_.engine->ReleaseSlot(slot);
+      seams_.engine_failure = copied;
+      return copied;
+    }
+  }
   const absl::Status forked =
       seams_.store->Fork(session.id, fork.position, fork.new_id);
   if (!forked.ok()) {
@@ -182,8 +196,7 @@ absl::StatusOr<SessionPtr> Forks::Copy(Session& session,
   copy->accepted = fork.position;
   copy->requested[LevelIndex(Durability::kApplied)] = fork.position;
   copy->done[LevelIndex(Durability::kApplied)] = fork.position;
-  if (fork.position == session.applied && fork.position > 0) {
-    seams_.engine->CopySlot(session.slot, slot);
+  if (whole) {
     copy->applied = fork.position;
     copy->scored_tokens = session.scored_tokens;
     copy->sum_log_prob = session.sum_log_prob;

@@ -28,6 +28,9 @@ struct Seams {
   bool draining = false;
   // The fault that ended it all, or OK.
   absl::Status fault;
+  // What the engine said outside of a step, if it failed there: a fault as soon
+  // as the step loop looks.
+  absl::Status engine_failure;
 };
 
 // Reads a stretch of a session's log; `then` runs on the step thread, unless

@@ -36,7 +36,8 @@ StepLoop::StepLoop(Service::Parts parts, Limits limits)
              .table = {},
              .pace = Pace(limits.step_tokens_max),
              .draining = false,
-             .fault = {}},
+             .fault = {},
+             .engine_failure = {}},
       commits_(&seams_),
       appends_(&seams_, &commits_),
       generations_(&seams_, &commits_),
@@ -87,13 +88,18 @@ bool StepLoop::RunOnce() {
   if (seams_.fault.ok()) {
     Watch();
     Settle();
-    if (const absl::Status run = steps_.Run(); !run.ok()) Fault(run);
+    const absl::Status run =
+        seams_.engine_failure.ok() ? steps_.Run() : seams_.engine_failure;
+    if (!run.ok()) Fault(run);
     Settle();
   }
   // Again, because the step may have made a caller slow, which sets a timer.
   if (seams_.fault.ok()) {
     Watch();
     Settle();
+  }
+  if (seams_.fault.ok() && !seams_.engine_failure.ok()) {
+    Fault(seams_.engine_failure);
   }
   const bool more = seams_.fault.ok() && steps_.HasWork();
   if (!more) steps_.Rest();

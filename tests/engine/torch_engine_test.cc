@@ -154,7 +154,7 @@ TEST_P(TorchEngineTest, ACopiedAndALoadedStateGoOnExactlyAlike) {
   const int32_t loaded = *engine->AcquireSlot();
   FeedInPieces(*engine, slot, document, 40);
 
-  engine->CopySlot(slot, copy);
+  ASSERT_TRUE(engine->CopySlot(slot, copy).ok());
   ASSERT_TRUE(engine->LoadSlot(Save(*engine, slot), loaded).ok());
 
   EXPECT_EQ(Save(*engine, copy), Save(*engine, slot));

@@ -61,8 +61,8 @@ class WatchingEngine final : public engine::Engine {
     return engine_->AcquireSlot();
   }
   void ReleaseSlot(int32_t slot) override { engine_->ReleaseSlot(slot); }
-  void CopySlot(int32_t from, int32_t to) override {
-    engine_->CopySlot(from, to);
+  absl::Status CopySlot(int32_t from, int32_t to) override {
+    return engine_->CopySlot(from, to);
   }
   absl::Status SaveSlot(int32_t slot, std::span<std::byte> host) override {
     return engine_->SaveSlot(slot, host);

@@ -157,6 +157,17 @@ INSTANTIATE_TEST_SUITE_P(Points,
                          testing::Values(FakeEngine::Point::kSubmit,
                                          FakeEngine::Point::kWait));
 
+TEST_F(FailureTest, AFailedCopyOfAStateIsADeviceFault) {
+  const auto waiting = loop_.Append("b", 3, Tokens(5000, 1));
+  loop_.engine().FailAt(FakeEngine::Point::kCopy, 1);
+  const auto fork = loop_.Fork(Fork("a", "d"));
+  loop_.Run();
+
+  EXPECT_EQ(fork.reason(), Reason::kDeviceFault);
+  EXPECT_EQ(waiting.reason(), Reason::kDeviceFault);
+  EXPECT_EQ(ReasonOf(loop_.loop().health()), Reason::kDeviceFault);
+}
+
 TEST_F(FailureTest, FailedCommitAppliesNothing) {
   loop_.store().FailAt(FakeStore::Point::kCommit, 1);
   const auto a = loop_.Append("a", 3, {10, 11});
@@ -345,6 +356,10 @@ INSTANTIATE_TEST_SUITE_P(
                     Anomaly{"Wait",
                             [](ManualStepLoop& loop, int64_t n) {
                               loop.engine().FailAt(FakeEngine::Point::kWait, n);
+                            }},
+                    Anomaly{"Copy",
+                            [](ManualStepLoop& loop, int64_t n) {
+                              loop.engine().FailAt(FakeEngine::Point::kCopy, n);
                             }},
                     Anomaly{"StoreCreate",
                             [](ManualStepLoop& loop, int64_t n) {

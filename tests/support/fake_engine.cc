@@ -222,11 +222,13 @@ void FakeEngine::ReleaseSlot(int32_t slot) {
   slots_[slot].held = false;
 }
 
-void FakeEngine::CopySlot(int32_t from, int32_t to) {
+absl::Status FakeEngine::CopySlot(int32_t from, int32_t to) {
   const std::lock_guard lock(mutex_);
+  if (Fails(Point::kCopy)) return absl::InternalError("the copy failed");
   WEIR_CHECK(slots_.at(from).held && slots_.at(to).held && plan_ == nullptr);
   WEIR_CHECK(from != to && !slots_[from].lost);
   slots_[to].state = slots_[from].state;
+  return absl::OkStatus();
 }
 
 absl::Status FakeEngine::SaveSlot(int32_t slot, std::span<std::byte> host) {

@@ -25,7 +25,7 @@ class FakeEngine final : public engine::Engine {
     bool byte_tokens = true;
     uint64_t positions_max = 0;
   };
-  enum class Point { kAcquireSlot, kSubmit, kWait };
+  enum class Point { kAcquireSlot, kSubmit, kWait, kCopy };
 
   explicit FakeEngine(Options options);
 
@@ -59,7 +59,7 @@ class FakeEngine final : public engine::Engine {
   absl::StatusOr<engine::StepResult> Wait(engine::Ticket ticket) override;
   absl::StatusOr<int32_t> AcquireSlot() override;
   void ReleaseSlot(int32_t slot) override;
-  void CopySlot(int32_t from, int32_t to) override;
+  absl::Status CopySlot(int32_t from, int32_t to) override;
   absl::Status SaveSlot(int32_t slot, std::span<std::byte> host) override;
   absl::Status LoadSlot(std::span<const std::byte> host, int32_t slot) override;
   int32_t slots() const override;
@@ -85,7 +85,7 @@ class FakeEngine final : public engine::Engine {
   const engine::ModelInfo model_;
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
-  int64_t fail_at_[3] = {0, 0, 0};
+  int64_t fail_at_[4] = {0, 0, 0, 0};
   int64_t poison_token_ = -1;
   const engine::Plan* plan_ = nullptr;
   engine::Ticket ticket_ = 0;
