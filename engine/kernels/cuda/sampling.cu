@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cfloat>
+#include <utility>
+
+#include "engine/kernels/cuda/draw_order.cuh"
+#include "engine/kernels/cuda/draw_row.cuh"
+#include "engine/kernels/cuda/sampling.h"
+
+namespace weir::engine {
+namespace {
+
+constexpr int kTokensOfBlock = 4096;  // fewer are not worth another block
+
+// The 53 random bits of UniformAt, from the top.
+__device__ uint64_t RandomBits(uint64_t seed, uint64_t position) {
+  uint32_t counter[4] = {static_cast<uint32_t>(position),
+                         static_cast<uint32_t>(position >> 32),
+                         0,
+                         0};
+  uint32_t key[2] = {static_cast<uint32_t>(seed),
+                     static_cast<uint32_t>(seed >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t product0 = uint64_t{0xD2511F53U} * counter[0];
+    const uint64_t product1 = uint64_t{0xCD9E8D57U} * counter[2];
+    counter[0] = static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0];
+    counter[1] = static_cast<uint32_t>(product1);
+    counter[2] = static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1];
+    counter[3] = static_cast<uint32_t>(product0);
+    key[0] += 0x9E3779B9U;
+    key[1] += 0xBB67AE85U;
+  }
+  return (uint64_t{counter[1]} << 32 | counter[0]) >> 11 << 11;
+}
+
+// A block's logits, in shared memory where they have room, and which of them
+// are penalised, a bit each.
+struct SliceLogits {
+  const float* raw;
+  const uint32_t* marks;
+  float penalty;
+  bool has_marks;
+
+  __device__ float Penalised(float x, int i) const {
+    if (!has_marks || (marks[i / 32] >> (i % 32) & 1U) == 0) return x;
+    return x > 0 ? x / penalty : x * penalty;
+  }
+  __device__ float operator()(int i) const { return Penalised(raw[i], i); }
+};
+
+__device__ void MarkRecent(const DrawArgs& args,
+                           const DrawRow& how,
+                           const DrawSlice& slice,
+                           uint32_t* marks) {
+  for (int i = static_cast<int>(threadIdx.x); i * 32 < slice.count();
+       i += kDrawThreads) {
+    marks[i] = 0;
+  }
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < how.recent_count; i += kDrawThreads) {
+    const int64_t at =
+        int64_t{args.recent[how.recent_begin + i]} - slice.begin();
+    if (at >= 0 && at < slice.count()) atomicOr(&marks[at / 32], 1U << at % 32);
+  }
+  __syncthreads();
+}
+
+// What the first read of a row says of it.
+struct RowTop {
+  bool is_finite;
+  float raw_max;
+  float max_logit;  // after penalties
+  int32_t token;    // the most probable, the lowest id among equals
+};
+
+// `staged`: where the raw logits are put, or null.
+__device__ RowTop FindTop(DrawSlice& slice,
+                          const float* from,
+                          const SliceLogits& logits,
+                          float* staged) {
+  uint64_t raw_top = 0;
+  uint64_t top = 0;
+  bool is_finite = true;
+  slice.ForEach([&](int i) {
+    const float raw = __ldg(from + i);
+    if (staged != nullptr) staged[i] = raw;
+    is_finite &= fabsf(raw) <= FLT_MAX;
+    raw_top = max(raw_top, uint64_t{DrawKeyOf(raw)});
+    const auto token = static_cast<uint32_t>(slice.begin() + i);
+    top =
+        max(top, uint64_t{DrawKeyOf(logits.Penalised(raw, i))} << 32 | ~token);
+  });
+  if (!is_finite) raw_top = uint64_t{1} << 32;
+  raw_top = slice.OverRow(raw_top, Largest());
+  top = slice.OverRow(top, Largest());
+  RowTop result;
+  result.raw_max = LogitOfDrawKey(static_cast<uint32_t>(raw_top));
+  result.max_logit = LogitOfDrawKey(static_cast<uint32_t>(top >> 32));
+  result.token = static_cast<int32_t>(~static_cast<uint32_t>(top));
+  result.is_finite = raw_top >> 32 == 0 && fabsf(result.max_logit) <= FLT_MAX;
+  return result;
+}
+
+// The token of a row whose weights' sum is `total`, and of those that min_p
+// leaves `kept`; where the order is that of the logits. Calls found(i) in one
+// thread of the row.
+template <typename Found>
+__device__ bool DrawByOrder(DrawShared& shared,
+                            DrawSlice& slice,
+                            const DrawScale& scale,
+                            const SliceLogits& logits,
+                            const DrawRow& how,
+                            const Mass& coarse,
+                            uint64_t total,
+                            uint64_t kept,
+                            uint64_t random,
+                            Found found) {
+  int turn = 0;
+  const auto find = [&](DrawUnit unit, uint64_t target) {
+    return FindPlace(
+        shared, slice, scale, logits, coarse, {unit, target, turn++});
+  };
+  // Each filter leaves the first of the order, so that what all leave is what
+  // the strictest does. A k-th token whose weight is 0 is no limit.
+  if (how.top_k > 0) {
+    const DrawPlace last =
+        find(DrawUnit::kTokens, static_cast<uint64_t>(how.top_k) - 1);
+    if (last.is_found) total = min(total, last.weight_upto);
+  }
+  if (how.top_p < 1) {
+    const double reach = ceil(double{how.top_p} * static_cast<double>(total));
+    const uint64_t needed =
+        max(uint64_t{1}, min(total, static_cast<uint64_t>(max(0.0, reach))));
+    const DrawPlace last = find(DrawUnit::kWeight, needed - 1);
+    if (last.is_found) total = min(total, last.weight_upto);
+  }
+  total = min(total, kept);
+  if (total == 0) return false;
+  const DrawPlace place = find(DrawUnit::kWeight, __umul64hi(random, total));
+  if (!place.is_found) return false;
+  if (place.has_token) {
+    const int at = static_cast<int>(place.token) - slice.begin();
+    if (at >= 0 && at < slice.count() && threadIdx.x == 0) found(at);
+    return true;
+  }
+  slice.FindById(
+      [&](int i) { return uint64_t{DrawKeyOf(logits(i)) == place.key}; },
+      place.rank,
+      found);
+  return true;
+}
+
+template <bool kStaged>
+__global__ void __launch_bounds__(kDrawThreads)
+    DrawKernel(const __grid_constant__ DrawArgs args) {
+  __shared__ DrawShared shared;
+  extern __shared__ float dynamic[];
+  const int64_t row = blockIdx.x / RowBlocks::Count();
+  const DrawRow how = args.parameters[row];
+  if (how.is_active == 0) return;
+  DrawSlice slice(shared, args.vocabulary);
+  const float* from = args.logits + row * args.stride + slice.begin();
+  const int share = DrawShare(args.vocabulary, RowBlocks::Count());
+  auto* marks = reinterpret_cast<uint32_t*>(dynamic);
+  float* staged = kStaged ? dynamic + share / 32 : nullptr;
+  const SliceLogits logits = {
+      kStaged ? staged : from,
+      marks,
+      how.repetition_penalty,
+      how.repetition_penalty != 1 && how.recent_count > 0};
+  if (logits.has_marks) MarkRecent(args, how, slice, marks);
+
+  const RowTop top = FindTop(slice, from, logits, staged);
+  if (!top.is_finite) {
+    if (RowBlocks::Rank() == 0 && threadIdx.x == 0) args.finite[row] = 0;
+    // None may leave while another reads its shared memory.
+    RowBlocks::Sync();
+    return;
+  }
+
+  const bool is_greedy = how.temperature < FLT_MIN;
+  const bool is_ordered =
+      !is_greedy &&
+      ((how.top_k > 0 && how.top_k < args.vocabulary) || how.top_p < 1);
+  const DrawScale scale = {top.max_logit, is_greedy ? 1.0F : how.temperature};
+  const auto kept_weight = [&](float weight) {
+    return weight < how.min_p ? uint64_t{0} : FixedWeight(weight);
+  };
+  uint64_t raw_total = 0;
+  uint64_t total = 0;
+  uint64_t kept = 0;
+  if (threadIdx.x < kDrawSearches) shared.gathered_count[threadIdx.x] = 0;
+  ClearBins(shared);
+  slice.ForEach([&](int i) {
+    const float raw = logits.raw[i];
+    raw_total += FixedWeight(expf(raw - top.raw_max));
+    if (is_greedy) return;
+    const float depth = scale.Depth(logits.Penalised(raw, i));
+    const int bin = DrawScale::BinAt(depth);
+    if (bin == kDrawBins) return;
+    const float weight = DrawScale::WeightAt(depth);
+    const uint64_t fixed = FixedWeight(weight);
+    total += fixed;
+    kept += kept_weight(weight);
+    if (is_ordered) AddToBin(shared, bin, fixed);
+  });
+  raw_total = slice.OverRow(raw_total, Add());
+
+  const auto found = [&](int i) {
+    args.tokens[row] = static_cast<uint32_t>(slice.begin() + i);
+    args.finite[row] = 1;
+    args.log_probs[row] =
+        static_cast<float>(double{logits.raw[i]} - double{top.raw_max} -
+                           log(static_cast<double>(raw_total) * 0x1p-40));
+  };
+  bool is_drawn = false;
+  if (!is_greedy) {
+    const uint64_t random = RandomBits(how.seed, how.position);
+    kept = slice.OverRow(kept, Add());
+    if (is_ordered) {
+      total = slice.OverRow(total, Add());
+      const Mass coarse = MergeBins(shared);
+      is_drawn = DrawByOrder(shared,
+                             slice,
+                             scale,
+                             logits,
+                             how,
+                             coarse,
+                             total,
+                             kept,
+                             random,
+                             found);
+    } else if (kept > 0) {
+      const auto weight = [&](int i) {
+        return kept_weight(DrawScale::WeightAt(scale.Depth(logits(i))));
+      };
+      slice.FindById(weight, __umul64hi(random, kept), found);
+      is_drawn = true;
+    }
+  }
+  const int at = top.token - slice.begin();
+  if (!is_drawn && at >= 0 && at < slice.count() && threadIdx.x == 0) found(at);
+  RowBlocks::Sync();
+}
+
+constexpr int kScoreThreads = 512;
+constexpr int kScoreEach = 4;  // pieces that a thread has in flight
+
+// The largest of some logits and the sum of exp(logit - max).
+struct LogitSum {
+  float max = -INFINITY;
+  float sum = 0;
+  bool is_finite = true;
+
+  template <int kCount>
+  __device__ void Take(const float (&x)[kCount]) {
+    float high = max;
+#pragma unroll
+    for (const float y : x) {
+      is_finite &= fabsf(y) <= FLT_MAX;
+      high = fmaxf(high, y);
+    }
+    float more = 0;
+#pragma unroll
+    for (const float y : x) more += __expf(y - high);
+    sum = sum * __expf(max - high) + more;
+    max = high;
+  }
+};
+
+__device__ LogitSum SumOfRow(const float* row, int32_t count, bool is_aligned) {
+  LogitSum sum;
+  const int thread = static_cast<int>(threadIdx.x);
+  int done = 0;
+  if (is_aligned) {
+    constexpr int kTurn = kScoreThreads * kScoreEach * 4;
+    for (; done + kTurn <= count; done += kTurn) {
+      float x[kScoreEach * 4];
+#pragma unroll
+      for (int i = 0; i < kScoreEach; ++i) {
+        const float4 y = __ldcs(reinterpret_cast<const float4*>(row + done) +
+                                i * kScoreThreads + thread);
+        x[4 * i] = y.x;
+        x[4 * i + 1] = y.y;
+        x[4 * i + 2] = y.z;
+        x[4 * i + 3] = y.w;
+      }
+      sum.Take(x);
+    }
+  }
+#pragma unroll 4
+  for (int i = done + thread; i < count; i += kScoreThreads) {
+    const float x[1] = {row[i]};
+    sum.Take(x);
+  }
+  return sum;
+}
+
+__global__ void __launch_bounds__(kScoreThreads)
+    ScoreKernel(const __grid_constant__ TokenScoresArgs args, bool is_aligned) {
+  constexpr int kWarps = kScoreThreads / 32;
+  __shared__ float maxima[kWarps];
+  __shared__ double sums[kWarps];
+  const int64_t row = blockIdx.x;
+  const float* logits = args.logits + row * args.stride;
+  const LogitSum mine = SumOfRow(logits, args.vocabulary, is_aligned);
+  float max = mine.max;
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, step));
+  }
+  if (DrawLane() == 0) maxima[DrawWarp()] = max;
+  const bool is_finite = __syncthreads_and(mine.is_finite) != 0;
+  for (const float x : maxima) max = fmaxf(max, x);
+  double sum = double{mine.sum} * double{expf(mine.max - max)};
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    sum += __shfl_xor_sync(kAllLanes, sum, step);
+  }
+  if (DrawLane() == 0) sums[DrawWarp()] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  double total = 0;
+  for (const double x : sums) total += x;
+  const uint32_t target = args.targets[row];
+  const bool is_known = target < static_cast<uint32_t>(args.vocabulary);
+  args.scores[row] = is_known && is_finite
+                         ? static_cast<float>(double{logits[target]} -
+                                              double{max} - log(total))
+                         : NAN;
+}
+
+// The device that is current.
+struct DrawDevice {
+  int has_clusters = 0;
+  int shared_bytes = 0;  // that a block may have
+  int processors = 0;
+
+  static cudaError_t Current(DrawDevice& device) {
+    int id = 0;
+    cudaError_t status = cudaGetDevice(&id);
+    if (status != cudaSuccess) return status;
+    for (const auto& [value, attribute] :
+         {std::pair{&device.has_clusters, cudaDevAttrClusterLaunch},
+          {&device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
+          {&device.processors, cudaDevAttrMultiProcessorCount}}) {
+      status = cudaDeviceGetAttribute(value, attribute, id);
+      if (status != cudaSuccess) return status;
+    }
+    return cudaSuccess;
+  }
+};
+
+constexpr int StaticBytes() { return static_cast<int>(sizeof(DrawShared)); }
+// Of a block whose logits lie in shared memory.
+constexpr int StagedBytes(int share) {
+  return StaticBytes() + share / 8 + share * static_cast<int>(sizeof(float));
+}
+
+// As many as the vocabulary is worth; fewer where the rows keep the card busy,
+// and two blocks still have room on a multiprocessor. The result does not
+// depend on it.
+int BlocksOfRow(const DrawArgs& args, const DrawDevice& device) {
+  int blocks = 1;
+  while (device.has_clusters != 0 && blocks < kDrawBlocksMax &&
+         blocks * kTokensOfBlock < args.vocabulary) {
+    blocks *= 2;
+  }
+  while (blocks > 1 &&
+         int64_t{args.rows} * blocks > int64_t{2} * device.processors &&
+         2 * StagedBytes(DrawShare(args.vocabulary, blocks / 2)) <=
+             device.shared_bytes) {
+    blocks /= 2;
+  }
+  return blocks;
+}
+
+}  // namespace
+
+cudaError_t DrawTokens(const DrawArgs& args, cudaStream_t stream) {
+  if (args.rows < 0 || args.vocabulary < 1 ||
+      args.vocabulary > kVocabularyMax || args.stride < args.vocabulary) {
+    return cudaErrorInvalidValue;
+  }
+  if (args.rows == 0) return cudaSuccess;
+  DrawDevice device;
+  cudaError_t status = DrawDevice::Current(device);
+  if (status != cudaSuccess) return status;
+  if (device.has_clusters == 0 && args.vocabulary > kVocabularyMaxOfOneBlock) {
+    return cudaErrorInvalidValue;
+  }
+  const int blocks = BlocksOfRow(args, device);
+  const int share = DrawShare(args.vocabulary, blocks);
+  const bool is_staged = StagedBytes(share) <= device.shared_bytes;
+  const auto kernel = is_staged ? DrawKernel<true> : DrawKernel<false>;
+  const int bytes = is_staged ? StagedBytes(share) - StaticBytes() : share / 8;
+  status = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (status != cudaSuccess) return status;
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(args.rows) * blocks);
+  config.blockDim = dim3(kDrawThreads);
+  config.dynamicSmemBytes = bytes;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = blocks > 1 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, args);
+}
+
+cudaError_t TokenScores(const TokenScoresArgs& args, cudaStream_t stream) {
+  if (args.rows < 0 || args.rows > INT32_MAX || args.vocabulary < 1 ||
+      args.stride < args.vocabulary) {
+    return cudaErrorInvalidValue;
+  }
+  if (args.rows == 0) return cudaSuccess;
+  const bool is_aligned = args.stride % 4 == 0 &&
+                          reinterpret_cast<uintptr_t>(args.logits) % 16 == 0;
+  ScoreKernel<<<static_cast<unsigned>(args.rows), kScoreThreads, 0, stream>>>(
+      args, is_aligned);
+  return cudaGetLastError();
+}
+
+}  // namespace weir::engine
