@@ -29,6 +29,7 @@ bool Always(const PendingAppend&) { return true; }
 void EndGeneration(Session& session, const absl::Status& error) {
   if (session.generation == nullptr) return;
   const std::unique_ptr<Generation> ended = std::move(session.generation);
+  ended->SendHeld();
   ended->call.Answer(error);
 }
 

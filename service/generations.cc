@@ -148,7 +148,8 @@ void Generations::Handle(GenerateCall call) {
 }
 
 bool Generations::Paused(const Generation& generation) const {
-  return generation.call.unsent() >= seams_.limits.unsent_events_max;
+  return generation.call.unsent() + std::ssize(generation.held) >=
+         seams_.limits.unsent_events_max;
 }
 
 bool Generations::WantsSample(const Session& session) const {
@@ -356,7 +357,8 @@ void Generations::Deliver(const SessionPtr& session) {
     record.finish = FinishReason::kLength;
   }
   if (record.finish == FinishReason::kNone) {
-    Send(generation, std::move(event));
+    generation.held.push_back(std::move(event));
+    holding_.push_back(session);
     return;
   }
   if (request.text != nullptr && !stop_string) {
@@ -366,7 +368,14 @@ void Generations::Deliver(const SessionPtr& session) {
   generation.last_event = std::move(event);
 }
 
+void Generations::SendHeld() {
+  for (const SessionPtr& session : std::exchange(holding_, {})) {
+    if (session->generation != nullptr) session->generation->SendHeld();
+  }
+}
+
 void Generations::Send(Generation& generation, GenerateEvent event) {
+  generation.SendHeld();
   if (generation.call.request.on_event) {
     generation.call.request.on_event(std::move(event));
   }
@@ -413,6 +422,7 @@ absl::Duration Generations::next_check(const Session& session) const {
 void Generations::Finish(const SessionPtr& session) {
   const std::unique_ptr<Generation> ended = std::move(session->generation);
   session->last_request = seams_.clock->Now();
+  ended->SendHeld();
   if (!ended->last_event.has_value()) {
     ended->call.Answer(ended->ending);
     return;
@@ -425,6 +435,7 @@ void Generations::Finish(const SessionPtr& session) {
 void Generations::Fail(const SessionPtr& session, const absl::Status& error) {
   const std::unique_ptr<Generation> ended = std::move(session->generation);
   session->last_request = seams_.clock->Now();
+  ended->SendHeld();
   ended->call.Answer(error);
 }
 

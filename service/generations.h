@@ -7,6 +7,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "service/commits.h"
 #include "service/seams.h"
@@ -31,8 +32,12 @@ class Generations {
   // Its row has run; REQUIRES: it is finite, and applied has moved.
   void OnRow(const SessionPtr& session,
              const std::optional<engine::Sampled>& sampled);
-  // Goes on as far as it can without a row.
+  // Goes on as far as it can without a row. The tokens of one that goes on are
+  // held for SendHeld.
   void Advance(const SessionPtr& session);
+  // Passes on the tokens that are held: while the device is at the next step,
+  // which need not wait for it.
+  void SendHeld();
   // Looks whether its caller has gone, or reads too slowly, and whether there
   // is room for another token.
   void Watch(const SessionPtr& session);
@@ -61,6 +66,7 @@ class Generations {
   void OnRead(const SessionPtr& session,
               uint64_t ticket,
               absl::StatusOr<LogSlice> slice);
+  // Behind what is held.
   void Send(Generation& generation, GenerateEvent event);
   // Ends once nothing is in hand.
   void Finish(const SessionPtr& session);
@@ -70,6 +76,7 @@ class Generations {
 
   Seams& seams_;
   Commits& commits_;
+  std::vector<SessionPtr> holding_;  // sessions whose tokens may be held
 };
 
 }  // namespace weir::service

@@ -64,6 +64,14 @@ struct Generation {
 
   explicit Generation(GenerateCall asked) : call(std::move(asked)) {}
 
+  // Passes on what was held.
+  void SendHeld() {
+    for (GenerateEvent& event : held) {
+      if (call.request.on_event) call.request.on_event(std::move(event));
+    }
+    held.clear();
+  }
+
   GenerateCall call;
   std::shared_ptr<GenerationRecord> record;
   Phase phase = Phase::kRunning;
@@ -75,6 +83,8 @@ struct Generation {
   std::optional<uint32_t> token;
   float log_prob = 0;
   std::vector<uint32_t> recent;  // the last 1,024 tokens, for the penalty
+  // Tokens that are logged and go to the caller while the next step runs.
+  std::vector<GenerateEvent> held;
   // Set when it shall end; the token in hand is consumed first.
   std::optional<GenerateEvent> last_event;
   absl::Status ending;

@@ -102,7 +102,10 @@ bool StepLoop::RunOnce() {
     Fault(seams_.engine_failure);
   }
   const bool more = seams_.fault.ok() && steps_.HasWork();
-  if (!more) steps_.Rest();
+  if (!more) {
+    generations_.SendHeld();
+    steps_.Rest();
+  }
   Publish();
   return more;
 }

@@ -109,6 +109,7 @@ absl::Status Steps::Run() {
   const absl::Duration start = seams_.clock->Now();
   const absl::StatusOr<engine::Ticket> ticket = seams_.engine->Submit(plan);
   if (!ticket.ok()) return ticket.status();
+  generations_.SendHeld();
   absl::StatusOr<engine::StepResult> result = seams_.engine->Wait(*ticket);
   if (!result.ok()) return result.status();
   stats_.duration = seams_.clock->Now() - start;
