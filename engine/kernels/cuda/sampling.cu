@@ -378,14 +378,15 @@ int BlocksOfRow(const DrawArgs& args, const DrawDevice& device) {
 
 cudaError_t DrawTokens(const DrawArgs& args, cudaStream_t stream) {
   if (args.rows < 0 || args.vocabulary < 1 ||
-      args.vocabulary > kVocabularyMax || args.stride < args.vocabulary) {
+      args.vocabulary > kDrawVocabularyMax || args.stride < args.vocabulary) {
     return cudaErrorInvalidValue;
   }
   if (args.rows == 0) return cudaSuccess;
   DrawDevice device;
   cudaError_t status = DrawDevice::Current(device);
   if (status != cudaSuccess) return status;
-  if (device.has_clusters == 0 && args.vocabulary > kVocabularyMaxOfOneBlock) {
+  if (device.has_clusters == 0 &&
+      args.vocabulary > kDrawVocabularyMaxOfOneBlock) {
     return cudaErrorInvalidValue;
   }
   const int blocks = BlocksOfRow(args, device);

@@ -21,9 +21,9 @@
 
 namespace weir::engine {
 
-inline constexpr int32_t kVocabularyMax = 1 << 22;
+inline constexpr int32_t kDrawVocabularyMax = 1 << 22;
 // On a device whose blocks do not form clusters, before 9.0.
-inline constexpr int32_t kVocabularyMaxOfOneBlock = 1 << 20;
+inline constexpr int32_t kDrawVocabularyMaxOfOneBlock = 1 << 20;
 
 // How one row is drawn; the numbers mean what Sampling's do.
 struct DrawRow {
@@ -44,7 +44,7 @@ struct DrawRow {
 // Arrays lie in device memory.
 struct DrawArgs {
   int32_t rows = 0;
-  int32_t vocabulary = 0;               // 1 to kVocabularyMax
+  int32_t vocabulary = 0;               // 1 to kDrawVocabularyMax
   const float* logits = nullptr;        // [rows][vocabulary]
   int64_t stride = 0;                   // floats between two rows
   const DrawRow* parameters = nullptr;  // [rows]

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// y = x W^T for few tokens on a GPU, with what stands before and behind the
+// product in a decoder: the norm of the residual stream or the feed-forward
+// gate on the way in, the sum with the residual stream on the way out.
+//
+// Bound: the bytes of W, once. The weights that a block meets first are asked
+// for before the launch waits for the one before it on the stream.
+//
+// Threads: any; the work is put on the caller's stream.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "engine/kernels/cuda/decode.h"
+#include "engine/kernels/pointwise.h"
+
+namespace weir::engine {
+
+inline constexpr int64_t kSmallProductTokensMax = 4;
+
+// Where x comes from.
+enum class ProductSource {
+  kRows,  // x [tokens][inputs] of `number`
+  kNorm,  // the norm of fp32 x [tokens][inputs], rounded to `number`
+  kSilu,  // silu(gate) * up of [tokens][gate inputs | up inputs] of `number`
+};
+// Where y goes.
+enum class ProductTarget {
+  kRows,   // y [tokens][outputs] of `number`
+  kFloat,  // fp32
+  kAdd,    // fp32 y += the product
+};
+
+// Arrays lie in device memory, rows begin at 16 bytes.
+struct ProductArgs {
+  StateNumber number = StateNumber::kBfloat16;
+  int64_t tokens = 0;
+  int32_t inputs = 0;
+  int32_t outputs = 0;
+  const void* weight = nullptr;  // [outputs, inputs] of `number`
+  ProductSource source = ProductSource::kRows;
+  const void* x = nullptr;
+  int64_t x_stride = 0;  // numbers between two tokens
+  NormArgs norm = {};    // kNorm; width is inputs
+  ProductTarget target = ProductTarget::kRows;
+  void* y = nullptr;
+  int64_t y_stride = 0;  // numbers between two tokens
+};
+
+// Whether SmallProduct takes it.
+bool IsSmallProduct(const ProductArgs& args);
+
+// REQUIRES: IsSmallProduct(args).
+cudaError_t SmallProduct(const ProductArgs& args, cudaStream_t stream);
+
+}  // namespace weir::engine
