@@ -19,8 +19,11 @@ size_t BytesOf(int64_t floats) {
 
 }  // namespace
 
-Buffer::~Buffer() {
+Buffer::~Buffer() { Release(); }
+
+void Buffer::Release() {
   if (data_ != nullptr) munmap(data_, BytesOf(size_));
+  data_ = nullptr;
 }
 
 Buffer::Buffer(Buffer&& other) noexcept

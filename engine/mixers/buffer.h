@@ -22,6 +22,8 @@ class Buffer {
 
   // RESOURCE_EXHAUSTED with the size. A second call does nothing.
   absl::Status Allocate();
+  // Gives the memory back. The size stays.
+  void Release();
 
   float* data() { return data_; }
   const float* data() const { return data_; }

@@ -28,6 +28,8 @@ class SwiGlu final : public Mixer {
       : SwiGlu(hidden, intermediate, Names()) {}
 
   int64_t intermediate() const { return intermediate_; }
+  const Linear& gate_up() const { return gate_up_; }  // the gate's rows first
+  const Linear& down() const { return down_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override { return {}; }

@@ -34,6 +34,14 @@ class GatedDeltaNet final : public Mixer {
   explicit GatedDeltaNet(const GatedDeltaNetShape& shape);
 
   const GatedDeltaNetShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  const Buffer& a_log() const { return a_log_; }      // [heads]
+  const Buffer& dt_bias() const { return dt_bias_; }  // [heads]
+  // Columns of the projection.
+  int64_t gate_column() const { return qkv_.mixed(); }
+  int64_t a_column() const { return qkv_.mixed() + a_column_; }
+  int64_t b_column() const { return qkv_.mixed() + b_column_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -38,6 +38,9 @@ class HeadOutput {
                float* normed,
                float* out) const;
 
+  const Linear& projection() const { return projection_; }
+  const Buffer& norm() const { return norm_; }  // [V]
+
  private:
   const int32_t heads_;
   const int32_t value_dim_;

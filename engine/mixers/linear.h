@@ -59,7 +59,10 @@ class Linear {
     Forward(TokenRows{x, inputs_}, tokens, y);
   }
 
+  int64_t inputs() const { return inputs_; }
   int64_t outputs() const { return outputs_; }
+  const Buffer& weight() const { return weight_; }  // [outputs, inputs]
+  const Buffer& bias() const { return bias_; }      // [outputs], or empty
 
  private:
   int64_t inputs_ = 0;

@@ -85,6 +85,12 @@ class QkvProjection {
   // q times K^-1/2.
   void ScaleQueries(const Result& result, int64_t tokens) const;
 
+  const Linear& projection() const { return projection_; }
+  const Buffer& conv() const { return conv_; }            // [W, mixed]
+  const Buffer& conv_bias() const { return conv_bias_; }  // [mixed], or empty
+  // Columns of q, k and v.
+  int64_t mixed() const { return keys() + shape_.writes * (keys() + values()); }
+
   // Of one query, one of the keys or one of the values.
   int64_t keys() const { return int64_t{shape_.key_heads} * shape_.key_dim; }
   int64_t values() const { return int64_t{shape_.heads} * shape_.value_dim; }
@@ -94,7 +100,6 @@ class QkvProjection {
   int64_t plain() const {
     return shape_.qk_silu ? 0 : (1 + shape_.writes) * keys();
   }
-  int64_t mixed() const { return keys() + shape_.writes * (keys() + values()); }
   float QueryScale() const;
   // SiLU and the map of what the product, or the convolution, has left.
   void Activations(const Result& result, int64_t tokens) const;

@@ -193,7 +193,7 @@ void Model::Logits(const float* outputs, int64_t rows, float* logits) const {
   MatMul({outputs, spec_.hidden},
          rows,
          spec_.hidden,
-         spec_.tied ? embedding_.data() : head_.data(),
+         head().data(),
          spec_.vocabulary,
          /*bias=*/nullptr,
          logits);

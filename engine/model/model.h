@@ -41,6 +41,15 @@ class Model {
   const StateSpec& state_spec() const { return state_spec_; }
   int64_t hidden() const { return spec_.hidden; }
 
+  // For who takes the weights to another device.
+  const DecoderSpec& spec() const { return spec_; }
+  const std::vector<LayerPart>& parts() const { return parts_; }
+  const NormWeights* first_norm() const { return first_norm_.get(); }
+  const NormWeights& final_norm() const { return final_norm_; }
+  const Buffer& embedding() const { return embedding_; }
+  // [vocabulary, hidden], also where it is the embedding.
+  const Buffer& head() const { return spec_.tied ? embedding_ : head_; }
+
   // Feeds the batch's tokens to the states of its rows, but for "output".
   // Returns the final norm's rows [batch.tokens, hidden], good until the next
   // call. REQUIRES: batch.tokens <= pass_tokens_max, tokens in the vocabulary.

@@ -305,7 +305,7 @@ TEST(DrawTokensTest, DrawsWhatTheHostDraws) {
 }
 
 TEST(DrawTokensTest, DrawsFromTheLargestVocabulary) {
-  DrawCase work(engine::kVocabularyMax, 2);
+  DrawCase work(engine::kDrawVocabularyMax, 2);
   work.Fill(5);
   const DeviceLogits logits(work);
   Agreement agreement;
@@ -504,7 +504,7 @@ TEST(DrawTokensTest, RefusesWhatItDoesNotTake) {
       engine::DrawTokens({.rows = 1, .vocabulary = 8, .stride = 7}, nullptr),
       cudaErrorInvalidValue);
   EXPECT_EQ(engine::DrawTokens({.rows = 1,
-                                .vocabulary = engine::kVocabularyMax + 1,
+                                .vocabulary = engine::kDrawVocabularyMax + 1,
                                 .stride = 1 << 23},
                                nullptr),
             cudaErrorInvalidValue);

@@ -62,9 +62,15 @@ ROOMS = {
          "engine/state"),
         ("absl", "torch", "json", "openssl"),
     ),
+    "engine/device": (
+        ("base", "engine/engine.h", "engine/kernels", "engine/mixers", "engine/model",
+         "engine/state"),
+        ("absl", "cuda"),
+    ),
     "engine": (
-        ("base", "engine/kernels", "engine/mixers", "engine/model", "engine/state"),
-        ("absl", "torch", "json"),
+        ("base", "engine/device", "engine/kernels", "engine/mixers", "engine/model",
+         "engine/state"),
+        ("absl", "torch", "json", "cuda"),
     ),
     "tests": (ANY, ANY),
     "bench": (ANY, ANY),

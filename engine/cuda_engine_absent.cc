@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The engine on a GPU in a build without one.
+#include "engine/cuda_engine.h"
+
+namespace weir::engine {
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateCudaEngine(
+    const CudaEngineOptions& options) {
+  (void)options;
+  return absl::UnimplementedError(
+      "this build has no GPU support: build with the preset cuda, or serve "
+      "with --device cpu");
+}
+
+}  // namespace weir::engine

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A layer's part on a GPU: what Mixer is on the CPU, made from one.
+//
+// Threads: the step thread. Forward only puts work on the stream, takes no
+// memory, and nothing in it depends on the batch's contents but by device
+// memory, so that a step can be captured.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/device/products.h"
+#include "engine/kernels/pointwise.h"
+#include "engine/state/device_pool.h"
+
+namespace weir::engine {
+
+// Rows of at most so many tokens are fed token by token, others in chunks.
+inline constexpr int64_t kShortRowTokensMax = 32;
+
+// The rows of one pass. Row r owns tokens [row_starts[r], row_starts[r + 1]);
+// the short rows stand first. Arrays lie in device memory.
+struct DeviceBatch {
+  int32_t rows = 0;
+  int32_t short_rows = 0;
+  int32_t short_tokens_max = 1;         // of a short row
+  int64_t short_tokens = 0;             // of all short rows together
+  int64_t tokens = 0;                   // of all rows
+  const int32_t* row_starts = nullptr;  // [rows + 1]
+  const int32_t* slots = nullptr;       // [rows]; -1: padding
+  const uint32_t* consumed = nullptr;   // [rows], DevicePool::ConsumedMark
+};
+
+struct DeviceInput {
+  const DeviceBatch* batch = nullptr;
+  // [tokens, hidden], fp32; Forward adds to it.
+  float* residual = nullptr;
+  NormArgs norm;         // of the residual stream, before the part
+  void* rows = nullptr;  // scratch for a norm's rows, [padded tokens, hidden]
+  DevicePool* pool = nullptr;
+  size_t state = 0;           // the part's first tensor in the pool
+  void* workspace = nullptr;  // workspace_bytes(batch->tokens), aligned to 256
+  Products* products = nullptr;
+  cudaStream_t stream = nullptr;
+};
+
+class DevicePart {
+ public:
+  virtual ~DevicePart() = default;
+
+  // What a session holds, with names that follow the layer's prefix.
+  virtual std::vector<DeviceTensor> State() const { return {}; }
+  // Of a pass of at most so many tokens.
+  virtual int64_t workspace_bytes(int64_t tokens) const = 0;
+  // residual += part(norm(residual)). INTERNAL.
+  virtual absl::Status Forward(const DeviceInput& input) const = 0;
+};
+
+// Arrays within a workspace, one behind the other, each aligned to 256 bytes.
+class Workspace {
+ public:
+  explicit Workspace(void* base) : base_(static_cast<std::byte*>(base)) {}
+
+  void* Take(int64_t bytes) {
+    std::byte* const at = base_ == nullptr ? nullptr : base_ + bytes_;
+    bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return at;
+  }
+  // Of all that was taken.
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  static constexpr int64_t kAlignment = 256;
+
+  std::byte* const base_;
+  int64_t bytes_ = 0;
+};
+
+inline int64_t NumberBytes(StateNumber number) {
+  return number == StateNumber::kFloat32 ? 4 : 2;
+}
+
+// y = norm(residual) W^T: `args` without its source, rows in `input.rows`.
+absl::Status MultiplyNorm(const DeviceInput& input, ProductArgs args);
+// residual += x W^T.
+absl::Status AddProduct(const DeviceInput& input, ProductArgs args);
+
+}  // namespace weir::engine

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Gated DeltaNet's mixer on a GPU: one launch between its two products for
+// rows of one token; for long rows the chunk form, or in fp32 the recurrent
+// one, between two passes over the tokens.
+//
+// Threads: as device_part.h.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/device/device_part.h"
+#include "engine/device/device_weights.h"
+#include "engine/mixers/gated_delta_net.h"
+
+namespace weir::engine {
+
+// RESOURCE_EXHAUSTED, INTERNAL; UNIMPLEMENTED for shapes that the kernels do
+// not take, with the key and what it may be.
+absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(
+    const GatedDeltaNet& from, DeviceWeights& weights);
+
+}  // namespace weir::engine

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/device/part_table.h"
+
+#include "engine/device/feed_forward_part.h"
+#include "engine/device/gated_delta_part.h"
+
+namespace weir::engine {
+namespace {
+
+using Maker = absl::StatusOr<std::unique_ptr<DevicePart>> (*)(const Mixer& from,
+                                                              DeviceWeights&);
+
+// Null if `from` is another mixer.
+template <typename Kind,
+          absl::StatusOr<std::unique_ptr<DevicePart>> (*kMake)(const Kind&,
+                                                               DeviceWeights&)>
+absl::StatusOr<std::unique_ptr<DevicePart>> Of(const Mixer& from,
+                                               DeviceWeights& weights) {
+  const auto* kind = dynamic_cast<const Kind*>(&from);
+  if (kind == nullptr) return nullptr;
+  return kMake(*kind, weights);
+}
+
+constexpr Maker kMakers[] = {
+    Of<GatedDeltaNet, MakeGatedDeltaPart>,
+    Of<SwiGlu, MakeFeedForwardPart>,
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DevicePart>> MakeDevicePart(
+    const Mixer& from, DeviceWeights& weights) {
+  for (const Maker make : kMakers) {
+    absl::StatusOr<std::unique_ptr<DevicePart>> part = make(from, weights);
+    if (!part.ok() || *part != nullptr) return part;
+  }
+  return absl::UnimplementedError("this mixer runs on a CPU only");
+}
+
+}  // namespace weir::engine
