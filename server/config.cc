@@ -276,6 +276,26 @@ absl::Status SettlePool(Values& values) {
   return absl::OkStatus();
 }
 
+// What is another default on a GPU, and what a CPU does not do.
+absl::Status SettleDevice(Values& values, Config& config) {
+  config.cuda = values["device"].text == "cuda";
+  const auto compute = values.find("compute");
+  if (compute == values.end()) {
+    config.fp32 = !config.cuda;
+  } else {
+    config.fp32 = compute->second.text == "fp32";
+  }
+  if (!config.cuda) {
+    if (config.fp32) return absl::OkStatus();
+    return Invalid("--compute bf16 goes with --device cuda; a CPU has fp32");
+  }
+  Value& tokens = values["step-tokens"];
+  if (tokens.source == Source::kDefault) tokens.text = "8192";
+  const auto bytes = values.find("pool-bytes");
+  if (bytes->second.source == Source::kDefault) values.erase(bytes);
+  return absl::OkStatus();
+}
+
 absl::Status CheckTogether(const Config& config, bool allow_plaintext) {
   if (config.limits.idle_timeout_default > config.limits.idle_timeout_max) {
     return Invalid("--idle-seconds is above --idle-seconds-max");
@@ -328,7 +348,9 @@ void SetLimits(const std::function<uint64_t(std::string_view)>& number,
 }
 
 absl::StatusOr<Config> Settle(Values values) {
+  Config config;
   WEIR_RETURN_IF_ERROR(SettlePool(values));
+  WEIR_RETURN_IF_ERROR(SettleDevice(values, config));
   const auto text = [&](std::string_view name) {
     const auto found = values.find(name);
     return found == values.end() ? std::string() : found->second.text;
@@ -344,7 +366,6 @@ absl::StatusOr<Config> Settle(Values values) {
   if (text("model").empty()) {
     return Invalid("--model is missing: the folder of the model to serve");
   }
-  Config config;
   WEIR_RETURN_IF_ERROR(ReadModel(text("model"), config));
   WEIR_ASSIGN_OR_RETURN(config.listen, ParseAddress(text("listen")));
   config.metrics_listen = address_or_off("metrics-listen");
@@ -352,7 +373,9 @@ absl::StatusOr<Config> Settle(Values values) {
   if (values.contains("slots")) {
     config.slots = static_cast<int32_t>(number("slots"));
   }
-  config.pool_bytes = number("pool-bytes");
+  if (values.contains("pool-bytes")) {
+    config.pool_bytes = number("pool-bytes");
+  }
   config.threads = static_cast<int32_t>(number("threads"));
   SetLimits(number, config.limits);
   config.connections_max = static_cast<int32_t>(number("connections"));

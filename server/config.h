@@ -38,7 +38,11 @@ struct Config {
   Address listen;
   std::optional<Address> metrics_listen;
   std::optional<Address> admin_listen;
-  // The pool: so many slots, or as many as fit in so many bytes.
+  // Whether the model computes on a GPU, and there in fp32.
+  bool cuda = false;
+  bool fp32 = false;
+  // The pool: so many slots, or as many as fit in so many bytes; on a GPU 0
+  // bytes are what the card has left.
   std::optional<int32_t> slots;
   uint64_t pool_bytes = 0;
   int32_t threads = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "engine/cuda_engine.h"
 #include "engine/self_test.h"
 #include "engine/torch_engine.h"
 #include "server/process.h"
@@ -16,7 +17,20 @@
 namespace weir::server {
 namespace {
 
-absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
+absl::StatusOr<std::unique_ptr<engine::Engine>> LoadCudaEngine(
+    const Config& config) {
+  return engine::CreateCudaEngine(
+      {.model_dir = config.model_dir,
+       .compute =
+           config.fp32 ? engine::Compute::kFloat32 : engine::Compute::kBfloat16,
+       .slots = config.slots.value_or(0),
+       .pool_bytes = config.slots ? 0 : static_cast<int64_t>(config.pool_bytes),
+       .step_rows_max = config.limits.step_rows_max,
+       .step_tokens_max = config.limits.step_tokens_max,
+       .allow_nonfinite = config.allow_nonfinite});
+}
+
+absl::StatusOr<std::unique_ptr<engine::Engine>> LoadTorchEngine(
     const Config& config) {
   engine::TorchEngine::Options options;
   options.model_dir = config.model_dir;
@@ -26,8 +40,14 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
   options.threads = config.threads;
   options.step_tokens_max = config.limits.step_tokens_max;
   options.allow_nonfinite = config.allow_nonfinite;
-  WEIR_ASSIGN_OR_RETURN(std::unique_ptr<engine::Engine> engine,
-                        engine::TorchEngine::Create(options));
+  return engine::TorchEngine::Create(options);
+}
+
+absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
+    const Config& config) {
+  WEIR_ASSIGN_OR_RETURN(
+      std::unique_ptr<engine::Engine> engine,
+      config.cuda ? LoadCudaEngine(config) : LoadTorchEngine(config));
   // On a thread of its own: the library's threads belong to the one that calls
   // it, and go with it.
   absl::Status computes;

@@ -41,6 +41,17 @@ constexpr Option kOptions[] = {
      "FILE",
      "",
      "JSON object of option names and values. Refused if others can write it."},
+    {"device",
+     OptionKind::kChoice,
+     "cpu|cuda",
+     "cpu",
+     "Where the model computes and states live; cuda: an NVIDIA GPU."},
+    {"compute",
+     OptionKind::kChoice,
+     "bf16|fp32",
+     "",
+     "What products are made of; sums and states are fp32 with either. "
+     "Default: bf16 with --device cuda; a CPU has fp32 only."},
     {"slots",
      OptionKind::kNumber,
      "N",
@@ -53,7 +64,7 @@ constexpr Option kOptions[] = {
      "BYTES",
      "1GiB",
      "Size of the pool of states; KiB, MiB, GiB, TiB may follow. Not with "
-     "--slots.",
+     "--slots. With --device cuda the default is what the card has left.",
      1024,
      kBytesMost},
     {"log-bytes",
@@ -75,7 +86,8 @@ constexpr Option kOptions[] = {
      OptionKind::kNumber,
      "N",
      "512",
-     "Tokens of a step at most, over all its rows.",
+     "Tokens of a step at most, over all its rows. With --device cuda the "
+     "default is 8192.",
      1,
      65'536},
     {"step-rows",
@@ -208,6 +220,16 @@ std::optional<uint64_t> ParseAs(OptionKind kind, std::string_view text) {
   return kind == OptionKind::kBytes ? ParseBytes(text) : ParseNumber(text);
 }
 
+// Whether `words`, parted by bars, hold `value`.
+bool IsAmong(std::string_view words, std::string_view value) {
+  while (true) {
+    const size_t bar = words.find('|');
+    if (words.substr(0, bar) == value) return true;
+    if (bar == std::string_view::npos) return false;
+    words.remove_prefix(bar + 1);
+  }
+}
+
 bool IsOff(const std::string& value) { return value.empty() || value == "off"; }
 
 absl::Status Wrong(const Option& option,
@@ -266,6 +288,9 @@ absl::Status CheckValue(const Option& option, const std::string& value) {
           absl::StrCat(
               "a whole number from ", option.least, " to ", option.most));
     }
+    case OptionKind::kChoice:
+      if (IsAmong(option.value, value)) return absl::OkStatus();
+      return Wrong(option, value, option.value);
     case OptionKind::kSwitch:
       if (value == "true" || value == "false") return absl::OkStatus();
       return Wrong(option, value, "true or false");

@@ -19,8 +19,9 @@ enum class OptionKind {
   kAddress,  // HOST:PORT
   kAddressOrOff,
   kNumber,
-  kBytes,  // a number, or one with KiB, MiB, GiB or TiB
-  kSwitch  // no value as a flag; true or false elsewhere
+  kBytes,   // a number, or one with KiB, MiB, GiB or TiB
+  kChoice,  // one of the words that `value` lists, as "a|b"
+  kSwitch   // no value as a flag; true or false elsewhere
 };
 
 struct Option {

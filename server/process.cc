@@ -190,6 +190,7 @@ int Run(const Config& config,
                       .model = (*engine)->model(),
                       .limits = config.limits,
                       .durability = LevelsOf(*store),
+                      .device = config.cuda ? "cuda" : "cpu",
                       .tokenizer = *std::move(tokenizer)};
   metrics.SetServed(served);
 

@@ -57,6 +57,33 @@ class ConfigFileTest : public ::testing::Test {
   std::string folder_;
 };
 
+TEST(ConfigTest, AGpuHasItsOwnDefaults) {
+  const Config cpu = Read(kModel);
+  EXPECT_FALSE(cpu.cuda);
+  EXPECT_TRUE(cpu.fp32);
+  EXPECT_EQ(cpu.limits.step_tokens_max, 512);
+
+  const Config cuda = Read(With(kModel, {"--device", "cuda"}));
+  EXPECT_TRUE(cuda.cuda);
+  EXPECT_FALSE(cuda.fp32);
+  EXPECT_EQ(cuda.limits.step_tokens_max, 8192);
+  // What the card has left.
+  EXPECT_EQ(cuda.pool_bytes, 0U);
+
+  const Config told = Read(With(kModel,
+                                {"--device",
+                                 "cuda",
+                                 "--compute",
+                                 "fp32",
+                                 "--step-tokens",
+                                 "64",
+                                 "--pool-bytes",
+                                 "3GiB"}));
+  EXPECT_TRUE(told.fp32);
+  EXPECT_EQ(told.limits.step_tokens_max, 64);
+  EXPECT_EQ(told.pool_bytes, uint64_t{3} << 30);
+}
+
 TEST(ConfigTest, DefaultsListenOnThisMachineAlone) {
   const Config config = Read(kModel);
 
@@ -121,6 +148,9 @@ TEST(ConfigTest, WrongFlagsEndWithTwoAndSayWhichAndWhatRange) {
       {{"--admin-listen", "x"}, "--admin-listen", "HOST:PORT"},
       {{"--config", ""}, "--config", "FILE"},
       {{"--slots", "4", "--pool-bytes", "1GiB"}, "--slots", "--pool-bytes"},
+      {{"--device", "gpu"}, "--device", "cpu|cuda"},
+      {{"--device", "cuda", "--compute", "tf32"}, "--compute", "bf16|fp32"},
+      {{"--compute", "bf16"}, "--compute", "--device cuda"},
       {{"--listen", "0.0.0.0:7070"}, "--listen", "--allow-plaintext"},
       {{"--listen", "127.evil.example:7070"}, "--listen", "--allow-plaintext"},
       {{"--admin-listen", "[::]:1"}, "--admin-listen", "--allow-plaintext"},
