@@ -11,7 +11,7 @@ absl::Status MultiplyNorm(const DeviceInput& input, ProductArgs args) {
   args.x = input.residual;
   args.x_stride = args.inputs;
   args.norm = input.norm;
-  if (!input.products->CanFuse(args)) {
+  if (!IsSmallProduct(args)) {
     WEIR_RETURN_IF_ERROR(CudaStatus(NormRows(input.norm,
                                              input.residual,
                                              args.tokens,

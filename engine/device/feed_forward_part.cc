@@ -31,23 +31,21 @@ class FeedForwardPart final : public DevicePart {
   absl::Status Forward(const DeviceInput& input) const override {
     const int64_t tokens = input.batch->tokens;
     const Arrays arrays = Place(input.workspace, tokens);
-    WEIR_RETURN_IF_ERROR(MultiplyNorm(input,
-                                      {.number = number_,
-                                       .tokens = tokens,
-                                       .inputs = hidden_,
-                                       .outputs = 2 * width_,
-                                       .weight = gate_up_.data(),
-                                       .y = arrays.gate_up,
-                                       .y_stride = int64_t{2} * width_}));
-    ProductArgs down = {.number = number_,
-                        .tokens = tokens,
-                        .inputs = width_,
-                        .outputs = hidden_,
-                        .weight = down_.data(),
-                        .source = ProductSource::kSilu,
-                        .x = arrays.gate_up,
-                        .x_stride = int64_t{2} * width_};
-    if (!input.products->CanFuse(down)) {
+    const ProductArgs gate_up = {.number = number_,
+                                 .tokens = tokens,
+                                 .inputs = hidden_,
+                                 .outputs = 2 * width_,
+                                 .weight = gate_up_.data(),
+                                 .y = arrays.gate_up,
+                                 .y_stride = int64_t{2} * width_};
+    if (IsSmallProduct(gate_up)) {
+      ProductArgs gated = gate_up;
+      gated.target = ProductTarget::kSilu;
+      gated.y = arrays.product;
+      gated.y_stride = width_;
+      WEIR_RETURN_IF_ERROR(MultiplyNorm(input, gated));
+    } else {
+      WEIR_RETURN_IF_ERROR(MultiplyNorm(input, gate_up));
       WEIR_RETURN_IF_ERROR(CudaStatus(SiluMultiplyRows(arrays.gate_up,
                                                        tokens,
                                                        width_,
@@ -55,11 +53,15 @@ class FeedForwardPart final : public DevicePart {
                                                        arrays.product,
                                                        input.stream),
                                       "the feed-forward gate"));
-      down.source = ProductSource::kRows;
-      down.x = arrays.product;
-      down.x_stride = width_;
     }
-    return AddProduct(input, down);
+    return AddProduct(input,
+                      {.number = number_,
+                       .tokens = tokens,
+                       .inputs = width_,
+                       .outputs = hidden_,
+                       .weight = down_.data(),
+                       .x = arrays.product,
+                       .x_stride = width_});
   }
 
  private:

@@ -140,8 +140,10 @@ absl::Status Products::Multiply(const ProductArgs& args, cudaStream_t stream) {
 
 absl::Status Products::MultiplyByLibrary(const ProductArgs& args,
                                          cudaStream_t stream) {
-  if (args.source != ProductSource::kRows) {
-    return absl::InternalError("a product that cannot make its rows");
+  if (args.source != ProductSource::kRows ||
+      args.target == ProductTarget::kSilu) {
+    return absl::InternalError(
+        "a product of many tokens with a norm before it or a gate behind it");
   }
   WEIR_ASSIGN_OR_RETURN(const Way* way, WayOf(args));
   const float one = 1;

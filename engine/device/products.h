@@ -38,12 +38,11 @@ class Products {
 
   StateNumber number() const { return number_; }
 
-  // Whether Multiply takes these with a source that is not kRows; the caller
-  // makes the rows itself otherwise.
-  bool CanFuse(const ProductArgs& args) const { return IsSmallProduct(args); }
-  // INTERNAL. By the library alone, for benchmarks: REQUIRES kRows.
-  absl::Status MultiplyByLibrary(const ProductArgs& args, cudaStream_t stream);
+  // REQUIRES: IsSmallProduct(args), or a source of rows and a target that is
+  // not kSilu. INTERNAL.
   absl::Status Multiply(const ProductArgs& args, cudaStream_t stream);
+  // The same by the library alone, for benchmarks.
+  absl::Status MultiplyByLibrary(const ProductArgs& args, cudaStream_t stream);
 
  private:
   // How cuBLASLt makes one product.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A warp takes kRows rows of W at a time, a lane 16 bytes of each at a time;
-// x lies in shared memory. A row's sum is taken in an order that its length
-// alone decides.
+// One block a multiprocessor. A warp takes two rows of W at a time, a lane
+// pieces of 16 bytes of each, the next ones on their way while these are
+// multiplied; x lies in shared memory. A row's sum is taken in an order that
+// its length alone decides.
 #include <cuda_bf16.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "engine/kernels/cuda/small_product.h"
@@ -14,12 +14,11 @@ namespace weir::engine {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kThreads = 128;
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kRows = 2;          // of W that a warp takes at once
-constexpr int kUnrolled = 4;      // pieces of a row on their way at once
-constexpr int kBlocksMax = 1056;  // 8 for each of 132 multiprocessors
-constexpr int64_t kSharedBytesMax = int64_t{160} << 10;
+constexpr int kWarpsMin = 8;
+constexpr int kWarpsMax = 12;
+constexpr int kRows = 2;   // of W that a warp takes at once
+constexpr int kAhead = 4;  // pieces of each row on their way
+constexpr int64_t kSharedBytesMax = int64_t{96} << 10;
 constexpr unsigned kAll = 0xffffffffU;
 
 template <typename Number>
@@ -52,7 +51,7 @@ __device__ void Expand(const uint4& piece, float (&out)[kPiece<Number>]) {
 __device__ uint4 LoadOnce(const void* from) {
   uint4 x;
   asm volatile(
-      "ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+      "ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3}, [%4];"
       : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
       : "l"(from));
   return x;
@@ -66,208 +65,239 @@ __device__ float SumOfWarp(float x) {
   return x;
 }
 
-__device__ float SumOfBlock(float x) {
-  __shared__ float sums[kWarps];
-  x = SumOfWarp(x);
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  float total = 0;
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) total += sums[warp];
-  return total;
-}
-
+// Where a warp is in W: two rows, and the first of a lane's pieces in them.
 template <typename Number>
-__device__ void NormToShared(const ProductArgs& args, int64_t t, Number* to) {
-  const float* from = static_cast<const float*>(args.x) + t * args.x_stride;
-  const float share = 1.0F / static_cast<float>(args.inputs);
-  float mean = 0;
-  if (args.norm.centered) {
-    float sum = 0;
-    for (int i = threadIdx.x; i < args.inputs; i += kThreads) sum += from[i];
-    mean = SumOfBlock(sum) * share;
-  }
-  float squares = 0;
-  for (int i = threadIdx.x; i < args.inputs; i += kThreads) {
-    const float y = from[i] - mean;
-    squares += y * y;
-  }
-  const float scale = 1.0F / sqrtf(SumOfBlock(squares) * share + args.norm.eps);
-  for (int i = threadIdx.x; i < args.inputs; i += kThreads) {
-    const float bias = args.norm.bias == nullptr ? 0.0F : args.norm.bias[i];
-    to[i] = static_cast<Number>((from[i] - mean) * scale * args.norm.weight[i] +
-                                bias);
-  }
-}
+struct Place {
+  const Number* rows[kRows];
+  int group;   // of rows
+  int column;  // of the lane
 
-template <typename Number>
-__device__ void SiluToShared(const ProductArgs& args, int64_t t, Number* to) {
-  const Number* gate = static_cast<const Number*>(args.x) + t * args.x_stride;
-  for (int i = threadIdx.x * kPiece<Number>; i < args.inputs;
-       i += kThreads * kPiece<Number>) {
-    float gates[kPiece<Number>];
-    float ups[kPiece<Number>];
-    Expand<Number>(*reinterpret_cast<const uint4*>(gate + i), gates);
-    Expand<Number>(*reinterpret_cast<const uint4*>(gate + args.inputs + i),
-                   ups);
+  __device__ void Begin(const ProductArgs& args, int at) {
+    group = at;
+    column = static_cast<int>(threadIdx.x) % kWarp * kPiece<Number>;
+    const bool halves = args.target == ProductTarget::kSilu;
 #pragma unroll
-    for (int j = 0; j < kPiece<Number>; ++j) {
-      const float g = gates[j];
-      to[i + j] = static_cast<Number>(g / (1.0F + expf(-g)) * ups[j]);
+    for (int r = 0; r < kRows; ++r) {
+      const int row = halves ? at + r * (args.outputs / 2) : at * kRows + r;
+      // Beyond the last row the last is read, and its sum not stored.
+      rows[r] = static_cast<const Number*>(args.weight) +
+                static_cast<int64_t>(min(row, args.outputs - 1)) * args.inputs;
     }
   }
-}
+  // The next pieces: of these rows, or the first of the warp's next ones.
+  __device__ void Next(const ProductArgs& args, int stride) {
+    constexpr int kStep = kAhead * kWarp * kPiece<Number>;
+    column += kStep;
+    if (column - static_cast<int>(threadIdx.x) % kWarp * kPiece<Number> >=
+        args.inputs) {
+      Begin(args, group + stride);
+    }
+  }
+  __device__ uint4 Load(const ProductArgs& args, int ahead, int r) const {
+    const int at = column + ahead * kWarp * kPiece<Number>;
+    return at < args.inputs ? LoadOnce(rows[r] + at) : uint4{0, 0, 0, 0};
+  }
+};
 
+// x to shared memory as `number`; of a norm the factors x w, and the scales of
+// the tokens.
 template <typename Number, int kTokens, ProductSource kSource>
-__device__ void XToShared(const ProductArgs& args, Number* shared) {
-#pragma unroll 1
+__device__ void XToShared(const ProductArgs& args,
+                          Number* shared,
+                          float (&scales)[kTokens]) {
+  __shared__ float squares_of[kTokens][kWarpsMax];
+  const int threads = static_cast<int>(blockDim.x);
   for (int t = 0; t < kTokens; ++t) {
     Number* to = shared + static_cast<int64_t>(t) * args.inputs;
     if constexpr (kSource == ProductSource::kNorm) {
-      NormToShared(args, t, to);
-    } else if constexpr (kSource == ProductSource::kSilu) {
-      SiluToShared(args, t, to);
+      const float* from = static_cast<const float*>(args.x) + t * args.x_stride;
+      float squares = 0;
+      for (int i = static_cast<int>(threadIdx.x) * 4; i < args.inputs;
+           i += threads * 4) {
+        const float4 x = *reinterpret_cast<const float4*>(from + i);
+        const float4 w = *reinterpret_cast<const float4*>(args.norm.weight + i);
+        squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
+        to[i] = static_cast<Number>(x.x * w.x);
+        to[i + 1] = static_cast<Number>(x.y * w.y);
+        to[i + 2] = static_cast<Number>(x.z * w.z);
+        to[i + 3] = static_cast<Number>(x.w * w.w);
+      }
+      squares = SumOfWarp(squares);
+      if (threadIdx.x % kWarp == 0) {
+        squares_of[t][threadIdx.x / kWarp] = squares;
+      }
     } else {
       const Number* from =
           static_cast<const Number*>(args.x) + t * args.x_stride;
-      for (int i = threadIdx.x * kPiece<Number>; i < args.inputs;
-           i += kThreads * kPiece<Number>) {
+      for (int i = static_cast<int>(threadIdx.x) * kPiece<Number>;
+           i < args.inputs;
+           i += threads * kPiece<Number>) {
         *reinterpret_cast<uint4*>(to + i) =
             *reinterpret_cast<const uint4*>(from + i);
       }
     }
   }
   __syncthreads();
-}
-
-// Brings the rows that this warp begins with nearer.
-template <typename Number>
-__device__ void AskFor(const ProductArgs& args, int first) {
-  constexpr int kLineBytes = 128;
-  const int rows = min(kRows, args.outputs - first);
-  if (rows <= 0) return;
-  const int64_t bytes =
-      int64_t{rows} * args.inputs * static_cast<int64_t>(sizeof(Number));
-  const char* from = reinterpret_cast<const char*>(
-      static_cast<const Number*>(args.weight) + int64_t{first} * args.inputs);
-  const int lane = threadIdx.x % kWarp;
-  for (int64_t at = int64_t{lane} * kLineBytes; at < bytes;
-       at += int64_t{kWarp} * kLineBytes) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    scales[t] = 1;
+    if constexpr (kSource == ProductSource::kNorm) {
+      float squares = 0;
+      for (int warp = 0; warp < threads / kWarp; ++warp) {
+        squares += squares_of[t][warp];
+      }
+      scales[t] = 1.0F / sqrtf(squares / static_cast<float>(args.inputs) +
+                               args.norm.eps);
+    }
   }
 }
 
 template <typename Number, int kTokens>
-__device__ void Multiply(const ProductArgs& args,
-                         const Number* shared,
-                         int first,
-                         float (&sums)[kRows][kTokens]) {
-  constexpr int kStep = kWarp * kPiece<Number>;
-  const int lane = threadIdx.x % kWarp;
-  const Number* row[kRows];
+__device__ void Store(const ProductArgs& args,
+                      int group,
+                      const float (&scales)[kTokens],
+                      float (&sums)[kRows][kTokens]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    // A row beyond the last is read as the last, and not stored.
-    row[r] = static_cast<const Number*>(args.weight) +
-             int64_t{min(first + r, args.outputs - 1)} * args.inputs;
-  }
-  const auto one = [&](int i, const uint4(&pieces)[kRows]) {
-    float w[kRows][kPiece<Number>];
+  for (int t = 0; t < kTokens; ++t) {
+    float y[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) Expand<Number>(pieces[r], w[r]);
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      float x[kPiece<Number>];
-      Expand<Number>(*reinterpret_cast<const uint4*>(
-                         shared + static_cast<int64_t>(t) * args.inputs + i),
-                     x);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-        for (int j = 0; j < kPiece<Number>; ++j) sums[r][t] += w[r][j] * x[j];
-      }
+    for (int r = 0; r < kRows; ++r) {
+      y[r] = SumOfWarp(sums[r][t]) * scales[t];
+      sums[r][t] = 0;
     }
-  };
-  int i = lane * kPiece<Number>;
-  for (; i + (kUnrolled - 1) * kStep < args.inputs; i += kUnrolled * kStep) {
-    uint4 pieces[kUnrolled][kRows];
-#pragma unroll
-    for (int u = 0; u < kUnrolled; ++u) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        pieces[u][r] = LoadOnce(row[r] + i + u * kStep);
-      }
+    if (lane != t) continue;
+    const int64_t row = t * args.y_stride;
+    if (args.target == ProductTarget::kSilu) {
+      static_cast<Number*>(args.y)[row + group] =
+          static_cast<Number>(y[0] / (1.0F + expf(-y[0])) * y[1]);
+      continue;
     }
 #pragma unroll
-    for (int u = 0; u < kUnrolled; ++u) one(i + u * kStep, pieces[u]);
-  }
-  for (; i < args.inputs; i += kStep) {
-    uint4 pieces[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) pieces[r] = LoadOnce(row[r] + i);
-    one(i, pieces);
+    for (int r = 0; r < kRows; ++r) {
+      const int output = group * kRows + r;
+      if (output >= args.outputs) continue;
+      if (args.target == ProductTarget::kRows) {
+        static_cast<Number*>(args.y)[row + output] = static_cast<Number>(y[r]);
+      } else if (args.target == ProductTarget::kFloat) {
+        static_cast<float*>(args.y)[row + output] = y[r];
+      } else {
+        static_cast<float*>(args.y)[row + output] += y[r];
+      }
+    }
   }
 }
 
+// Two blocks share a multiprocessor where one ends and the next begins.
 template <typename Number, int kTokens, ProductSource kSource>
-__global__ void __launch_bounds__(kThreads)
-    SmallProductKernel(ProductArgs args) {
+__global__ void __launch_bounds__(kWarpsMax* kWarp, kTokens == 1 ? 2 : 1)
+    SmallProductKernel(const __grid_constant__ ProductArgs args, int groups) {
   extern __shared__ uint4 shared_bytes[];
   auto* shared = reinterpret_cast<Number*>(shared_bytes);
-  const int warp = threadIdx.x / kWarp;
-  const int lane = threadIdx.x % kWarp;
-  int first = (static_cast<int>(blockIdx.x) * kWarps + warp) * kRows;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  const int stride = static_cast<int>(gridDim.x) * warps;
   LetNextLaunchBegin();
-  AskFor<Number>(args, first);
-  AwaitLaunchBefore();
-  XToShared<Number, kTokens, kSource>(args, shared);
-
-  const int step = static_cast<int>(gridDim.x) * kWarps * kRows;
-  for (; first < args.outputs; first += step) {
-    float sums[kRows][kTokens] = {};
-    Multiply<Number, kTokens>(args, shared, first, sums);
+  Place<Number> place;
+  // Neighbouring blocks take neighbouring rows.
+  place.Begin(
+      args,
+      static_cast<int>(threadIdx.x) / kWarp * static_cast<int>(gridDim.x) +
+          static_cast<int>(blockIdx.x));
+  uint4 pieces[kAhead][kRows];
+  const bool is_any = place.group < groups;
+#pragma unroll
+  for (int u = 0; u < kAhead; ++u) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
+      pieces[u][r] = is_any ? place.Load(args, u, r) : uint4{0, 0, 0, 0};
+    }
+  }
+  AwaitLaunchBefore();
+  float scales[kTokens];
+  XToShared<Number, kTokens, kSource>(args, shared, scales);
+
+  float sums[kRows][kTokens] = {};
+  while (place.group < groups) {
+    const int group = place.group;
+    const int column = place.column;
+    place.Next(args, stride);
+    const bool is_more = place.group < groups;
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      float w[kRows][kPiece<Number>];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        Expand<Number>(pieces[u][r], w[r]);
+        if (is_more) pieces[u][r] = place.Load(args, u, r);
+      }
+      const int at = column + u * kWarp * kPiece<Number>;
+      if (at >= args.inputs) continue;
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
-        const float sum = SumOfWarp(sums[r][t]);
-        if (lane != r * kTokens + t || first + r >= args.outputs) continue;
-        const int64_t at = t * args.y_stride + first + r;
-        if (args.target == ProductTarget::kRows) {
-          static_cast<Number*>(args.y)[at] = static_cast<Number>(sum);
-        } else if (args.target == ProductTarget::kFloat) {
-          static_cast<float*>(args.y)[at] = sum;
-        } else {
-          static_cast<float*>(args.y)[at] += sum;
+        float x[kPiece<Number>];
+        Expand<Number>(*reinterpret_cast<const uint4*>(
+                           shared + static_cast<int64_t>(t) * args.inputs + at),
+                       x);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+          for (int j = 0; j < kPiece<Number>; ++j) sums[r][t] += w[r][j] * x[j];
         }
       }
     }
+    if (place.group != group) {
+      Store<Number, kTokens>(args, group, scales, sums);
+    }
   }
+}
+
+int Multiprocessors() {
+  static const int count = [] {
+    int device = 0;
+    int processors = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    return processors > 0 ? processors : 1;
+  }();
+  return count;
+}
+
+// As many warps a block as share the groups of rows most evenly.
+int WarpsFor(int groups, int blocks) {
+  int best = kWarpsMax;
+  int best_groups = 0;  // of the busiest block
+  for (int warps = kWarpsMax; warps >= kWarpsMin; --warps) {
+    const int rounds = (groups + blocks * warps - 1) / (blocks * warps);
+    if (best_groups == 0 || rounds * warps < best_groups) {
+      best = warps;
+      best_groups = rounds * warps;
+    }
+  }
+  return best;
 }
 
 template <typename Number, int kTokens, ProductSource kSource>
 cudaError_t Launch(const ProductArgs& args, cudaStream_t stream) {
   const auto kernel = SmallProductKernel<Number, kTokens, kSource>;
-  const size_t bytes = sizeof(Number) * kTokens * args.inputs;
   const cudaError_t status =
       cudaFuncSetAttribute(kernel,
                            cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(kSharedBytesMax));
   if (status != cudaSuccess) return status;
-  const int blocks = std::min(
-      (args.outputs + kWarps * kRows - 1) / (kWarps * kRows), kBlocksMax);
+  const int groups = (args.outputs + kRows - 1) / kRows;
+  const int blocks = Multiprocessors();
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = bytes;
+  config.blockDim =
+      dim3(static_cast<unsigned>(WarpsFor(groups, blocks)) * kWarp);
+  config.dynamicSmemBytes = sizeof(Number) * kTokens * args.inputs;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, args);
+  return cudaLaunchKernelEx(&config, kernel, args, groups);
 }
 
 template <typename Number, ProductSource kSource>
@@ -288,28 +318,23 @@ cudaError_t OfTokens(const ProductArgs& args, cudaStream_t stream) {
 
 template <typename Number>
 cudaError_t OfSource(const ProductArgs& args, cudaStream_t stream) {
-  switch (args.source) {
-    case ProductSource::kRows:
-      return OfTokens<Number, ProductSource::kRows>(args, stream);
-    case ProductSource::kNorm:
-      return OfTokens<Number, ProductSource::kNorm>(args, stream);
-    case ProductSource::kSilu:
-      return OfTokens<Number, ProductSource::kSilu>(args, stream);
-  }
-  return cudaErrorInvalidValue;
-}
-
-int64_t NumberBytes(StateNumber number) {
-  return number == StateNumber::kFloat32 ? 4 : 2;
+  return args.source == ProductSource::kNorm
+             ? OfTokens<Number, ProductSource::kNorm>(args, stream)
+             : OfTokens<Number, ProductSource::kRows>(args, stream);
 }
 
 }  // namespace
 
 bool IsSmallProduct(const ProductArgs& args) {
-  const int64_t bytes = NumberBytes(args.number);
+  const int64_t bytes = args.number == StateNumber::kFloat32 ? 4 : 2;
+  if (args.source == ProductSource::kNorm &&
+      (args.norm.centered || args.norm.bias != nullptr)) {
+    return false;
+  }
   return args.tokens >= 1 && args.tokens <= kSmallProductTokensMax &&
          args.outputs >= 1 && args.inputs * bytes % 16 == 0 &&
-         args.tokens * args.inputs * bytes <= kSharedBytesMax;
+         args.tokens * args.inputs * bytes <= kSharedBytesMax &&
+         (args.target != ProductTarget::kSilu || args.outputs % 2 == 0);
 }
 
 cudaError_t SmallProduct(const ProductArgs& args, cudaStream_t stream) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // y = x W^T for few tokens on a GPU, with what stands before and behind the
-// product in a decoder: the norm of the residual stream or the feed-forward
-// gate on the way in, the sum with the residual stream on the way out.
+// product in a decoder: the norm of the residual stream on the way in, the
+// feed-forward gate or the sum with the residual stream on the way out.
 //
-// Bound: the bytes of W, once. The weights that a block meets first are asked
-// for before the launch waits for the one before it on the stream.
+// Bound: the bytes of W, once. A launch may begin before the one before it on
+// the stream has ended: it asks for its first weights, then waits.
 //
 // Threads: any; the work is put on the caller's stream.
 #pragma once
@@ -24,14 +24,15 @@ inline constexpr int64_t kSmallProductTokensMax = 4;
 // Where x comes from.
 enum class ProductSource {
   kRows,  // x [tokens][inputs] of `number`
-  kNorm,  // the norm of fp32 x [tokens][inputs], rounded to `number`
-  kSilu,  // silu(gate) * up of [tokens][gate inputs | up inputs] of `number`
+  kNorm,  // the norm of fp32 x [tokens][inputs], not centered, without a bias;
+          // its factors are rounded to `number` before its scale is taken
 };
 // Where y goes.
 enum class ProductTarget {
   kRows,   // y [tokens][outputs] of `number`
   kFloat,  // fp32
   kAdd,    // fp32 y += the product
+  kSilu,   // y [tokens][outputs / 2] of `number`: silu(first half) * second
 };
 
 // Arrays lie in device memory, rows begin at 16 bytes.
