@@ -31,10 +31,15 @@ __device__ inline uint64_t FixedWeight(float weight) {
 struct DrawScale {
   float max_logit;
   float temperature;
+  float inverse;  // of the temperature
 
-  // How far below the largest, in e-folds.
+  // How far below the largest, in e-folds: the quotient as a division rounds
+  // it, in fewer instructions. What is far beyond kDepthMax stays so.
   __device__ float Depth(float logit) const {
-    return (max_logit - logit) / temperature;
+    const float distance = max_logit - logit;
+    const float quotient = distance * inverse;
+    if (!(quotient < 2 * kDepthMax)) return quotient;
+    return fmaf(fmaf(-quotient, temperature, distance), inverse, quotient);
   }
   // At this depth the weight as an integer is 0.
   static constexpr float kDepthMax = 28.5F;
@@ -71,14 +76,15 @@ __device__ inline Mass MergeBins(const DrawShared& shared) {
   RowBlocks::Sync();
   const int bin = static_cast<int>(threadIdx.x);
   Mass mass = {};
-  // Unrolled: all blocks' are on their way at once.
+  // All blocks' are on their way at once.
 #pragma unroll
   for (int rank = 0; rank < kDrawBlocksMax; ++rank) {
-    if (rank >= RowBlocks::Count()) break;
-    const DrawShared& of = RowBlocks::At(shared, rank);
-    mass.count += of.counts[bin];
-    mass.weight += of.weights_low[bin];
-    mass.weight += uint64_t{of.weights_high[bin]} << 32;
+    const bool is_here = rank < RowBlocks::Count();
+    const DrawShared& of = RowBlocks::At(shared, is_here ? rank : 0);
+    const uint32_t count = of.counts[bin];
+    const uint32_t low = of.weights_low[bin];
+    const uint32_t high = of.weights_high[bin];
+    if (is_here) mass = mass + Mass{count, uint64_t{high} << 32 | low};
   }
   // None may clear its bins before the others have read them.
   RowBlocks::Sync();

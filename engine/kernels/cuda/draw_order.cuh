@@ -48,15 +48,21 @@ __device__ DrawPlace FindAmong(DrawShared& shared,
   });
   RowBlocks::Sync();
   const auto thread = static_cast<uint32_t>(threadIdx.x);
-  uint32_t count = 0;
+  // Of the first blocks to that of this lane.
+  const int blocks = RowBlocks::Count();
+  const uint64_t upto = ScanWarp(
+      DrawLane() < blocks
+          ? RowBlocks::At(shared, DrawLane()).gathered_count[search.turn]
+          : 0);
+  const auto count = static_cast<uint32_t>(__shfl_sync(kAllLanes, upto, 31));
   uint64_t mine = 0;
-  for (int rank = 0; rank < RowBlocks::Count(); ++rank) {
-    const DrawShared& of = RowBlocks::At(shared, rank);
-    const uint32_t more = of.gathered_count[search.turn];
-    if (thread >= count && thread < count + more) {
-      mine = of.gathered[list][thread - count];
+  uint32_t start = 0;
+  for (int rank = 0; rank < blocks; ++rank) {
+    const auto end = static_cast<uint32_t>(__shfl_sync(kAllLanes, upto, rank));
+    if (thread >= start && thread < end) {
+      mine = RowBlocks::At(shared, rank).gathered[list][thread - start];
     }
-    count += more;
+    start = end;
   }
   const float x = LogitOfDrawKey(static_cast<uint32_t>(mine >> 32));
   const uint64_t weight = thread < count ? scale.FixedWeightOf(x) : 0;
@@ -104,17 +110,17 @@ __device__ DrawPlace FindPlace(DrawShared& shared,
     return FindAmong(shared, slice, scale, logit, within, found.before, search);
   }
   // The keys that the bin has.
-  uint64_t high = 0;
-  uint64_t low_inverse = 0;
+  uint64_t ends[2] = {0, 0};  // the highest, the inverse of the lowest
   slice.ForEach([&](int i) {
     const float x = logit(i);
     if (DrawScale::BinAt(scale.Depth(x)) != found.bin) return;
     const uint32_t key = DrawKeyOf(x);
-    high = max(high, uint64_t{key});
-    low_inverse = max(low_inverse, uint64_t{~key});
+    ends[0] = max(ends[0], uint64_t{key});
+    ends[1] = max(ends[1], uint64_t{~key});
   });
-  auto hi = static_cast<uint32_t>(slice.OverRow(high, Largest()));
-  uint32_t lo = ~static_cast<uint32_t>(slice.OverRow(low_inverse, Largest()));
+  slice.OverRow(ends, Largest());
+  auto hi = static_cast<uint32_t>(ends[0]);
+  uint32_t lo = ~static_cast<uint32_t>(ends[1]);
   while (hi > lo) {
     const auto within = [&](float x) {
       const uint32_t key = DrawKeyOf(x);

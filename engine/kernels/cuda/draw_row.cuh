@@ -19,6 +19,7 @@ inline constexpr int kDrawBins = kDrawThreads;  // a thread has one
 inline constexpr int kDrawBlocksMax = 8;  // a cluster that every card takes
 inline constexpr int kDrawSearches = 3;   // of a row, at most
 inline constexpr int kDrawGathered = 512;
+inline constexpr int kDrawSums = 3;  // taken together, at most
 
 // An amount of tokens and of their weights.
 struct Mass {
@@ -56,11 +57,11 @@ struct DrawShared {
   uint32_t counts[kDrawBins];
   uint32_t weights_low[kDrawBins];
   uint32_t weights_high[kDrawBins];
-  uint64_t of_warps[kDrawWarps];
+  uint64_t of_warps[kDrawSums][kDrawWarps];
   Mass masses_of_warps[kDrawWarps];
   // Of this block, read by the others; two, so that one is written while the
   // other is read.
-  uint64_t of_block[2];
+  uint64_t of_block[2][kDrawSums];
   FoundBin found;
   DrawPlace found_place;
   // What a search compares: of this block, and of all.
@@ -90,18 +91,27 @@ class DrawSlice {
   __device__ int begin() const { return begin_; }
   __device__ int count() const { return count_; }
 
-  // op over all threads of the row's blocks.
-  template <typename Op>
-  __device__ uint64_t OverRow(uint64_t x, Op op) {
-    x = OverBlock(x, op);
-    if (threadIdx.x == 0) shared_.of_block[turn_] = x;
+  // Each of x by op over all threads of the row's blocks; of no threads, 0.
+  template <int kCount, typename Op>
+  __device__ void OverRow(uint64_t (&x)[kCount], Op op) {
+    static_assert(kCount <= kDrawSums);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      x[i] = OverWarp(x[i], op);
+      if (DrawLane() == 0) shared_.of_warps[i][DrawWarp()] = x[i];
+    }
+    __syncthreads();
+    if (DrawWarp() < kCount) {
+      const int i = DrawWarp();
+      const uint64_t sum = OverWarp(shared_.of_warps[i][DrawLane()], op);
+      if (DrawLane() == 0) shared_.of_block[turn_][i] = sum;
+    }
     RowBlocks::Sync();
-    x = RowBlocks::At(shared_.of_block[turn_], 0);
-    for (int rank = 1; rank < RowBlocks::Count(); ++rank) {
-      x = op(x, RowBlocks::At(shared_.of_block[turn_], rank));
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      x[i] = OverWarp(OfBlock(i, RowBlocks::Count()), op);
     }
     turn_ ^= 1;
-    return x;
   }
 
   // f(i) for each i of the slice.
@@ -122,19 +132,17 @@ class DrawSlice {
     uint64_t sum = 0;
     for (int i = first + DrawLane(); i < end; i += 32) sum += amount(i);
     sum = OverWarp(sum, Add());
-    if (DrawLane() == 0) shared_.of_warps[DrawWarp()] = sum;
+    if (DrawLane() == 0) shared_.of_warps[0][DrawWarp()] = sum;
     __syncthreads();
     if (DrawWarp() == 0) {
-      const uint64_t own = shared_.of_warps[DrawLane()];
+      const uint64_t own = shared_.of_warps[0][DrawLane()];
       const uint64_t upto = ScanWarp(own);
-      shared_.of_warps[DrawLane()] = upto - own;
-      if (DrawLane() == 31) shared_.of_block[turn_] = upto;
+      shared_.of_warps[0][DrawLane()] = upto - own;
+      if (DrawLane() == 31) shared_.of_block[turn_][0] = upto;
     }
     RowBlocks::Sync();
-    uint64_t before = shared_.of_warps[DrawWarp()];
-    for (int rank = 0; rank < RowBlocks::Rank(); ++rank) {
-      before += RowBlocks::At(shared_.of_block[turn_], rank);
-    }
+    uint64_t before = shared_.of_warps[0][DrawWarp()] +
+                      OverWarp(OfBlock(0, RowBlocks::Rank()), Add());
     turn_ ^= 1;
     if (target < before || target - before >= sum) return;
     for (int base = first; base < end; base += 32) {
@@ -150,15 +158,11 @@ class DrawSlice {
   }
 
  private:
-  template <typename Op>
-  __device__ uint64_t OverBlock(uint64_t x, Op op) {
-    x = OverWarp(x, op);
-    if (DrawLane() == 0) shared_.of_warps[DrawWarp()] = x;
-    __syncthreads();
-    x = OverWarp(shared_.of_warps[DrawLane()], op);
-    // of_warps may be written again by whoever calls next.
-    __syncthreads();
-    return x;
+  // Block `lane`'s, of the first `blocks`: all are on their way at once.
+  __device__ uint64_t OfBlock(int i, int blocks) const {
+    return DrawLane() < blocks
+               ? RowBlocks::At(shared_.of_block[turn_][i], DrawLane())
+               : 0;
   }
 
   DrawShared& shared_;

@@ -77,26 +77,32 @@ __device__ RowTop FindTop(DrawSlice& slice,
                           const float* from,
                           const SliceLogits& logits,
                           float* staged) {
-  uint64_t raw_top = 0;
-  uint64_t top = 0;
-  bool is_finite = true;
+  float raw_max = -INFINITY;
+  float best = -INFINITY;
+  int best_at = -1;
+  // Stays 0 unless a logit is not finite.
+  float zero = 0;
   slice.ForEach([&](int i) {
     const float raw = __ldg(from + i);
     if (staged != nullptr) staged[i] = raw;
-    is_finite &= fabsf(raw) <= FLT_MAX;
-    raw_top = max(raw_top, uint64_t{DrawKeyOf(raw)});
-    const auto token = static_cast<uint32_t>(slice.begin() + i);
-    top =
-        max(top, uint64_t{DrawKeyOf(logits.Penalised(raw, i))} << 32 | ~token);
+    zero = fmaf(raw, 0.0F, zero);
+    raw_max = fmaxf(raw_max, raw);
+    const float x = logits.Penalised(raw, i);
+    if (x > best) {
+      best = x;
+      best_at = i;
+    }
   });
-  if (!is_finite) raw_top = uint64_t{1} << 32;
-  raw_top = slice.OverRow(raw_top, Largest());
-  top = slice.OverRow(top, Largest());
+  // The largest logit, and of the most probable token its place in the order.
+  uint64_t tops[2] = {
+      zero == 0 ? DrawKeyOf(raw_max) : uint64_t{1} << 32,
+      best_at < 0 ? 0 : DrawOrderOf(best, slice.begin() + best_at)};
+  slice.OverRow(tops, Largest());
   RowTop result;
-  result.raw_max = LogitOfDrawKey(static_cast<uint32_t>(raw_top));
-  result.max_logit = LogitOfDrawKey(static_cast<uint32_t>(top >> 32));
-  result.token = static_cast<int32_t>(~static_cast<uint32_t>(top));
-  result.is_finite = raw_top >> 32 == 0 && fabsf(result.max_logit) <= FLT_MAX;
+  result.raw_max = LogitOfDrawKey(static_cast<uint32_t>(tops[0]));
+  result.max_logit = LogitOfDrawKey(static_cast<uint32_t>(tops[1] >> 32));
+  result.token = static_cast<int32_t>(TokenOfDrawOrder(tops[1]));
+  result.is_finite = tops[0] >> 32 == 0 && fabsf(result.max_logit) <= FLT_MAX;
   return result;
 }
 
@@ -181,18 +187,20 @@ __global__ void __launch_bounds__(kDrawThreads)
   const bool is_ordered =
       !is_greedy &&
       ((how.top_k > 0 && how.top_k < args.vocabulary) || how.top_p < 1);
-  const DrawScale scale = {top.max_logit, is_greedy ? 1.0F : how.temperature};
+  const float temperature = is_greedy ? 1.0F : how.temperature;
+  const DrawScale scale = {top.max_logit, temperature, 1.0F / temperature};
+  // Whether the model's own weights are those that are drawn by.
+  const bool is_own = !is_greedy && temperature == 1 && !logits.has_marks;
   const auto kept_weight = [&](float weight) {
     return weight < how.min_p ? uint64_t{0} : FixedWeight(weight);
   };
-  uint64_t raw_total = 0;
-  uint64_t total = 0;
-  uint64_t kept = 0;
+  uint64_t sums[3] = {0, 0, 0};
+  auto& [raw_total, total, kept] = sums;
   if (threadIdx.x < kDrawSearches) shared.gathered_count[threadIdx.x] = 0;
   ClearBins(shared);
   slice.ForEach([&](int i) {
     const float raw = logits.raw[i];
-    raw_total += FixedWeight(expf(raw - top.raw_max));
+    if (!is_own) raw_total += FixedWeight(expf(raw - top.raw_max));
     if (is_greedy) return;
     const float depth = scale.Depth(logits.Penalised(raw, i));
     const int bin = DrawScale::BinAt(depth);
@@ -203,7 +211,8 @@ __global__ void __launch_bounds__(kDrawThreads)
     kept += kept_weight(weight);
     if (is_ordered) AddToBin(shared, bin, fixed);
   });
-  raw_total = slice.OverRow(raw_total, Add());
+  if (is_own) raw_total = total;
+  slice.OverRow(sums, Add());
 
   const auto found = [&](int i) {
     args.tokens[row] = static_cast<uint32_t>(slice.begin() + i);
@@ -215,9 +224,7 @@ __global__ void __launch_bounds__(kDrawThreads)
   bool is_drawn = false;
   if (!is_greedy) {
     const uint64_t random = RandomBits(how.seed, how.position);
-    kept = slice.OverRow(kept, Add());
     if (is_ordered) {
-      total = slice.OverRow(total, Add());
       const Mass coarse = MergeBins(shared);
       is_drawn = DrawByOrder(shared,
                              slice,
@@ -357,17 +364,16 @@ constexpr int StagedBytes(int share) {
 }
 
 // As many as the vocabulary is worth; fewer where the rows keep the card busy,
-// and two blocks still have room on a multiprocessor. The result does not
-// depend on it.
+// and the logits still have room in shared memory. A block has a
+// multiprocessor's registers. The result does not depend on it.
 int BlocksOfRow(const DrawArgs& args, const DrawDevice& device) {
   int blocks = 1;
   while (device.has_clusters != 0 && blocks < kDrawBlocksMax &&
          blocks * kTokensOfBlock < args.vocabulary) {
     blocks *= 2;
   }
-  while (blocks > 1 &&
-         int64_t{args.rows} * blocks > int64_t{2} * device.processors &&
-         2 * StagedBytes(DrawShare(args.vocabulary, blocks / 2)) <=
+  while (blocks > 1 && int64_t{args.rows} * blocks > device.processors &&
+         StagedBytes(DrawShare(args.vocabulary, blocks / 2)) <=
              device.shared_bytes) {
     blocks /= 2;
   }
