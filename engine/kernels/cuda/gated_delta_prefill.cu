@@ -12,8 +12,20 @@ namespace {
 constexpr int kThreads = 256;
 // Tokens whose inputs a thread has in flight.
 constexpr int kAhead = 4;
+constexpr int kBlocksOfProcessor = 2;
 
 using PrepareArgs = GatedDeltaPrepareArgs;
+
+// As SigmoidOf and SiluOf, without the scaling for denormal numbers: 1 + e^-x
+// is none, and an e^-x that is one vanishes in it.
+__device__ float SigmoidOfNormal(float x) {
+  float e;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(-x * kLog2E));
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0F + e));
+  return y;
+}
+__device__ float SiluOfNormal(float x) { return x * SigmoidOfNormal(x); }
 
 __host__ __device__ int MixedOf(const PrepareArgs& args) {
   return 2 * args.key_heads * args.key_dim + args.heads * args.value_dim;
@@ -63,7 +75,7 @@ struct EightChannels {
 
   float weight[kHeld][kEight];
   float bias[kEight];
-  float x[kHeld][kEight];  // the oldest first; the last is the token's own
+  float x[kHeld][kEight];  // the oldest first, the token's own last: see Slot
 
   __device__ void LoadWeights(const PrepareArgs& args, int column) {
     const int taps = kWidth > 0 ? kWidth : args.conv_width;
@@ -117,64 +129,70 @@ struct EightChannels {
     }
   }
 
-  // silu(conv) of the next token.
-  __device__ void Take(const PrepareArgs& args,
-                       const Eight& input,
-                       float (&y)[kEight]) {
-    input.To(x[kHeld - 1]);
+  // The i-th token of a turn of kAhead: its input becomes the last of x. A ring
+  // comes round in a turn; else what is held moves up.
+  __device__ void Put(const Eight& input, int i) {
+    input.To(x[Slot(kHeld - 1, i)]);
+  }
+
+  // silu(conv) of the token that was put last, which becomes the past.
+  __device__ void Take(const PrepareArgs& args, int i, float (&y)[kEight]) {
 #pragma unroll
     for (int c = 0; c < kEight; ++c) {
       float sum = bias[c];
 #pragma unroll
       for (int tap = 0; tap < kHeld; ++tap) {
-        sum = fmaf(weight[tap][c], x[tap][c], sum);
+        sum = fmaf(weight[tap][c], x[Slot(tap, i)][c], sum);
       }
-      y[c] = SiluOf(sum);
+      y[c] = SiluOfNormal(sum);
     }
+    if constexpr (!kIsRing) {
 #pragma unroll
-    for (int tap = 0; tap < kHeld - 1; ++tap) {
-      const bool is_used = kWidth > 0 || tap >= kHeld - args.conv_width;
+      for (int tap = 0; tap < kHeld - 1; ++tap) {
+        const bool is_used = kWidth > 0 || tap >= kHeld - args.conv_width;
 #pragma unroll
-      for (int c = 0; c < kEight; ++c) {
-        x[tap][c] = is_used ? x[tap + 1][c] : 0.0F;
+        for (int c = 0; c < kEight; ++c) {
+          x[tap][c] = is_used ? x[tap + 1][c] : 0.0F;
+        }
       }
     }
   }
+
+ private:
+  static constexpr bool kIsRing = kHeld == kAhead;
+  __device__ static constexpr int Slot(int tap, int i) {
+    return kIsRing ? (tap + i) % kHeld : tap;
+  }
 };
 
+// The part's gates, by all of its blocks together.
 template <typename Number>
-__device__ void PrepareGates(const PrepareArgs& args,
-                             int64_t begin,
-                             int64_t end) {
+__device__ void PrepareGates(const PrepareArgs& args, const RowPart& part) {
   const auto* projected = static_cast<const Number*>(args.projected);
-  ForRowParts(args, begin, end, [&](const RowPart& part) {
-    const int count = static_cast<int>(part.end - part.begin) * args.heads;
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
-      const int64_t t = part.begin + i / args.heads;
-      const int h = i % args.heads;
-      const Number* x = projected + t * args.projected_stride;
-      const auto a = static_cast<float>(x[args.a_column + h]);
-      const auto b = static_cast<float>(x[args.b_column + h]);
-      args.log2_decay[t * args.heads + h] =
-          args.log2_rate[h] * SoftplusOf(a + args.dt_bias[h]);
-      args.beta[t * args.heads + h] = args.beta_scale * SigmoidOf(b);
-    }
-  });
+  const int count = static_cast<int>(part.end - part.begin) * args.heads;
+  const auto first = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
+  const auto step = static_cast<int>(gridDim.y) * kThreads;
+  for (int i = first; i < count; i += step) {
+    const int64_t t = part.begin + i / args.heads;
+    const int h = i % args.heads;
+    const Number* x = projected + t * args.projected_stride;
+    const auto a = static_cast<float>(x[args.a_column + h]);
+    const auto b = static_cast<float>(x[args.b_column + h]);
+    args.log2_decay[t * args.heads + h] =
+        args.log2_rate[h] * SoftplusOf(a + args.dt_bias[h]);
+    args.beta[t * args.heads + h] = args.beta_scale * SigmoidOf(b);
+  }
 }
 
-// blockIdx is (tile of tokens, tile of channels); the last of y does the gates.
+// blockIdx is (tile of tokens, tile of channels).
 template <typename Number, int kWidth, bool kAligned>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kWidth > 0 ? kBlocksOfProcessor : 1)
     PrepareKernel(const __grid_constant__ PrepareArgs args, int tile) {
   using Eight = EightNumbers<Number>;
   const int64_t begin = int64_t{blockIdx.x} * tile;
   const int64_t end =
       min(min(begin + tile, args.tokens), int64_t{args.row_starts[args.rows]});
   if (begin >= end) return;
-  if (blockIdx.y == gridDim.y - 1) {
-    PrepareGates<Number>(args, begin, end);
-    return;
-  }
   const int mixed = MixedOf(args);
   const int keys = args.key_heads * args.key_dim;
   int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kEight;
@@ -191,21 +209,29 @@ __global__ void __launch_bounds__(kThreads)
   const auto* from = static_cast<const Number*>(args.projected) + column;
   auto* to = static_cast<Number*>(args.mixed) + column;
   ForRowParts(args, begin, end, [&](const RowPart& part) {
+    const int count = static_cast<int>(part.end - part.begin);
+    const Number* next = from + part.begin * args.projected_stride;
+    Number* out = to + part.begin * args.mixed_stride;
+    Eight inputs[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (i >= count) break;
+      inputs[i] = Eight::template Load<kAligned>(next);
+      next += args.projected_stride;
+    }
     channels.LoadPast(args, part, column);
-    for (int64_t t = part.begin; t < part.end; t += kAhead) {
-      Eight inputs[kAhead];
+    PrepareGates<Number>(args, part);
+    for (int done = 0; done < count; done += kAhead) {
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        // Past the end the last one is read again.
-        const int64_t at = min(t + i, part.end - 1);
-        inputs[i] =
-            Eight::template Load<kAligned>(from + at * args.projected_stride);
-      }
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        if (t + i >= part.end) break;
+        if (done + i >= count) break;
+        channels.Put(inputs[i], i);
+        if (done + i + kAhead < count) {
+          inputs[i] = Eight::template Load<kAligned>(next);
+          next += args.projected_stride;
+        }
         float y[kEight];
-        channels.Take(args, inputs[i], y);
+        channels.Take(args, i, y);
         if (is_any_key) {
           float sum = 0;
 #pragma unroll
@@ -216,9 +242,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
           for (float& each : y) each *= factor;
         }
-        if (is_here) {
-          Eight::Of(y).template Store<true>(to + (t + i) * args.mixed_stride);
-        }
+        if (is_here) Eight::Of(y).template Store<true>(out);
+        out += args.mixed_stride;
       }
     }
   });
@@ -311,8 +336,8 @@ __global__ void __launch_bounds__(kThreads)
       for (int c = 0; c < kEight; ++c) {
         float& y = o[each][c];
         y *= scale * weight[each][c];
-        if (args.gate == GateKind::kSilu) y *= SiluOf(z[each][c]);
-        if (args.gate == GateKind::kSigmoid) y *= SigmoidOf(z[each][c]);
+        if (args.gate == GateKind::kSilu) y *= SiluOfNormal(z[each][c]);
+        if (args.gate == GateKind::kSigmoid) y *= SigmoidOfNormal(z[each][c]);
       }
       Eight::Of(o[each]).template Store<true>(static_cast<Number*>(args.out) +
                                               t * args.out_stride + at);
@@ -326,26 +351,35 @@ bool IsAligned(const void* data, int64_t stride, StateNumber number) {
          stride * bytes % 16 == 0;
 }
 
-// Tokens of a block: more share the convolution's past, fewer fill the card.
-int TileOf(int64_t tokens, int64_t channel_tiles) {
-  constexpr int64_t kBlocksWanted = 1024;
-  for (const int tile : {32, 16}) {
-    if (tokens / tile * channel_tiles >= kBlocksWanted) return tile;
-  }
-  return 8;
+// Tokens of a block: so many that all blocks run at once, as each reads weights
+// and a past of its own.
+cudaError_t TileOf(int64_t tokens, int64_t channel_tiles, int& tile) {
+  constexpr int64_t kTokensMin = 8;
+  int device = 0;
+  int processors = 0;
+  cudaError_t status = cudaGetDevice(&device);
+  if (status != cudaSuccess) return status;
+  status = cudaDeviceGetAttribute(
+      &processors, cudaDevAttrMultiProcessorCount, device);
+  if (status != cudaSuccess) return status;
+  const int64_t blocks = std::max(
+      int64_t{1}, int64_t{kBlocksOfProcessor} * processors / channel_tiles);
+  tile = static_cast<int>(std::max(kTokensMin, (tokens + blocks - 1) / blocks));
+  return cudaSuccess;
 }
 
 template <typename Number, int kWidth, bool kAligned>
 cudaError_t LaunchPrepare(const PrepareArgs& args, cudaStream_t stream) {
   const int channel_tiles =
       (MixedOf(args) + kThreads * kEight - 1) / (kThreads * kEight);
-  const int tile = TileOf(args.tokens, channel_tiles);
+  int tile = 0;
+  cudaError_t status = TileOf(args.tokens, channel_tiles, tile);
+  if (status != cudaSuccess) return status;
   const auto token_tiles =
       static_cast<unsigned>((args.tokens + tile - 1) / tile);
   PrepareKernel<Number, kWidth, kAligned>
-      <<<dim3(token_tiles, channel_tiles + 1), kThreads, 0, stream>>>(args,
-                                                                      tile);
-  const cudaError_t status = cudaGetLastError();
+      <<<dim3(token_tiles, channel_tiles), kThreads, 0, stream>>>(args, tile);
+  status = cudaGetLastError();
   if (status != cudaSuccess) return status;
   constexpr int kGridRowsMax = 1 << 15;
   WindowKernel<Number, kAligned>
