@@ -19,6 +19,15 @@ __device__ Number FromFloat(float x) {
   return static_cast<Number>(x);
 }
 
+__device__ void StoreFour(float* to, float4 x) {
+  *reinterpret_cast<float4*>(to) = x;
+}
+__device__ void StoreFour(__nv_bfloat16* to, float4 x) {
+  const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(x.x, x.y),
+                                   __floats2bfloat162_rn(x.z, x.w)};
+  *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(pairs);
+}
+
 // The same for every thread, and for every run: a fixed tree.
 __device__ float SumOfBlock(float x) {
   __shared__ float sums[kThreads / kWarp];
@@ -46,9 +55,57 @@ __global__ void __launch_bounds__(kThreads) EmbedKernel(const uint32_t* tokens,
   }
 }
 
-template <typename Number>
+// Four numbers of a row at a time, kFours of them a thread's, which it keeps.
+template <typename Number, int kFours>
 __global__ void __launch_bounds__(kThreads)
     NormKernel(NormArgs args, const float* x, Number* out) {
+  const int64_t row = blockIdx.x;
+  const float* from = x + row * args.width;
+  Number* to = out + row * args.width;
+  const float share = 1.0F / static_cast<float>(args.width);
+  float4 kept[kFours];
+  float sum = 0;
+#pragma unroll
+  for (int f = 0; f < kFours; ++f) {
+    const int32_t i = (f * kThreads + static_cast<int32_t>(threadIdx.x)) * 4;
+    kept[f] = i < args.width ? *reinterpret_cast<const float4*>(from + i)
+                             : float4{0, 0, 0, 0};
+    sum += (kept[f].x + kept[f].y) + (kept[f].z + kept[f].w);
+  }
+  const float mean = args.centered ? SumOfBlock(sum) * share : 0.0F;
+  float squares = 0;
+#pragma unroll
+  for (int f = 0; f < kFours; ++f) {
+    const int32_t i = (f * kThreads + static_cast<int32_t>(threadIdx.x)) * 4;
+    if (i >= args.width) continue;
+    kept[f].x -= mean;
+    kept[f].y -= mean;
+    kept[f].z -= mean;
+    kept[f].w -= mean;
+    squares += (kept[f].x * kept[f].x + kept[f].y * kept[f].y) +
+               (kept[f].z * kept[f].z + kept[f].w * kept[f].w);
+  }
+  const float scale = 1.0F / sqrtf(SumOfBlock(squares) * share + args.eps);
+#pragma unroll
+  for (int f = 0; f < kFours; ++f) {
+    const int32_t i = (f * kThreads + static_cast<int32_t>(threadIdx.x)) * 4;
+    if (i >= args.width) continue;
+    const float4 w = *reinterpret_cast<const float4*>(args.weight + i);
+    const float4 b = args.bias == nullptr
+                         ? float4{0, 0, 0, 0}
+                         : *reinterpret_cast<const float4*>(args.bias + i);
+    StoreFour(to + i,
+              {kept[f].x * scale * w.x + b.x,
+               kept[f].y * scale * w.y + b.y,
+               kept[f].z * scale * w.z + b.z,
+               kept[f].w * scale * w.w + b.w});
+  }
+}
+
+// A row of any width.
+template <typename Number>
+__global__ void __launch_bounds__(kThreads)
+    WideNormKernel(NormArgs args, const float* x, Number* out) {
   const int64_t row = blockIdx.x;
   const float* from = x + row * args.width;
   Number* to = out + row * args.width;
@@ -72,14 +129,33 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename Number>
-__global__ void __launch_bounds__(kThreads) SiluMultiplyKernel(
-    const Number* gate_up, int64_t count, int32_t width, Number* out) {
+void LaunchNorm(const NormArgs& args,
+                const float* x,
+                int64_t rows,
+                Number* out,
+                cudaStream_t stream) {
+  constexpr int32_t kFour = 4 * kThreads;
+  const auto blocks = static_cast<unsigned>(rows);
+  if (args.width % 4 != 0 || args.width > 4 * kFour) {
+    WideNormKernel<<<blocks, kThreads, 0, stream>>>(args, x, out);
+  } else if (args.width <= kFour) {
+    NormKernel<Number, 1><<<blocks, kThreads, 0, stream>>>(args, x, out);
+  } else if (args.width <= 2 * kFour) {
+    NormKernel<Number, 2><<<blocks, kThreads, 0, stream>>>(args, x, out);
+  } else {
+    NormKernel<Number, 4><<<blocks, kThreads, 0, stream>>>(args, x, out);
+  }
+}
+
+template <typename Number>
+__global__ void __launch_bounds__(kThreads)
+    SiluMultiplyKernel(const Number* gate_up, int32_t width, Number* out) {
   constexpr int kPiece = 16 / static_cast<int>(sizeof(Number));
-  const int64_t i =
-      (int64_t{blockIdx.x} * kThreads + threadIdx.x) * int64_t{kPiece};
-  if (i >= count) return;
-  const int64_t row = i / width;
-  const Number* gate = gate_up + row * 2 * width + i % width;
+  const int64_t row = blockIdx.x;
+  const auto i =
+      static_cast<int32_t>(blockIdx.y * kThreads + threadIdx.x) * kPiece;
+  if (i >= width) return;
+  const Number* gate = gate_up + row * 2 * width + i;
   alignas(16) Number gates[kPiece];
   alignas(16) Number ups[kPiece];
   *reinterpret_cast<uint4*>(gates) = *reinterpret_cast<const uint4*>(gate);
@@ -90,7 +166,8 @@ __global__ void __launch_bounds__(kThreads) SiluMultiplyKernel(
     const float g = ToFloat(gates[j]);
     gates[j] = FromFloat<Number>(g / (1.0F + expf(-g)) * ToFloat(ups[j]));
   }
-  *reinterpret_cast<uint4*>(out + i) = *reinterpret_cast<const uint4*>(gates);
+  *reinterpret_cast<uint4*>(out + row * width + i) =
+      *reinterpret_cast<const uint4*>(gates);
 }
 
 template <typename Number>
@@ -166,13 +243,10 @@ cudaError_t NormRows(const NormArgs& args,
                      void* out,
                      cudaStream_t stream) {
   if (rows == 0) return cudaSuccess;
-  const unsigned blocks = Blocks(rows, 1);
   if (number == StateNumber::kFloat32) {
-    NormKernel<<<blocks, kThreads, 0, stream>>>(
-        args, x, static_cast<float*>(out));
+    LaunchNorm(args, x, rows, static_cast<float*>(out), stream);
   } else {
-    NormKernel<<<blocks, kThreads, 0, stream>>>(
-        args, x, static_cast<__nv_bfloat16*>(out));
+    LaunchNorm(args, x, rows, static_cast<__nv_bfloat16*>(out), stream);
   }
   return cudaGetLastError();
 }
@@ -186,18 +260,14 @@ cudaError_t SiluMultiplyRows(const void* gate_up,
   if (rows == 0) return cudaSuccess;
   const int piece = number == StateNumber::kFloat32 ? 4 : 8;
   if (width % piece != 0) return cudaErrorInvalidValue;
-  const int64_t count = rows * width;
-  const unsigned blocks = Blocks(count, int64_t{kThreads} * piece);
+  const dim3 blocks(static_cast<unsigned>(rows),
+                    Blocks(width, int64_t{kThreads} * piece));
   if (number == StateNumber::kFloat32) {
     SiluMultiplyKernel<<<blocks, kThreads, 0, stream>>>(
-        static_cast<const float*>(gate_up),
-        count,
-        width,
-        static_cast<float*>(out));
+        static_cast<const float*>(gate_up), width, static_cast<float*>(out));
   } else {
     SiluMultiplyKernel<<<blocks, kThreads, 0, stream>>>(
         static_cast<const __nv_bfloat16*>(gate_up),
-        count,
         width,
         static_cast<__nv_bfloat16*>(out));
   }

@@ -19,7 +19,8 @@
 
 namespace weir::engine {
 
-inline constexpr int64_t kSmallProductTokensMax = 4;
+// With more tokens cuBLASLt is faster: docs/kernels/step.md.
+inline constexpr int64_t kSmallProductTokensMax = 2;
 
 // Where x comes from.
 enum class ProductSource {
