@@ -103,9 +103,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     });
     __syncthreads();
   }
-  const RoundingKey key = {
-      args.rounding_seed ^ static_cast<uint32_t>(slot) * 0x27d4eb2fU,
-      static_cast<uint32_t>(value * step.key_dim)};
+  const uint32_t consumed =
+      args.consumed == nullptr ? 0 : args.consumed[batch_row];
+  const RoundingKey key = {RoundingSeed(args.rounding_seed, slot, consumed),
+                           static_cast<uint32_t>(value * step.key_dim)};
   tile.template Store<kWhole>(state, place.rows, step.key_dim, key);
 }
 

@@ -34,7 +34,8 @@ struct DecodeArgs {
   // [rows]: 0 for a slot that has consumed no token, whose state reads as zero
   // whatever it holds. Null: none is fresh.
   const uint32_t* consumed = nullptr;
-  // Of the rounding to bf16: other numbers for another step.
+  // Of the rounding to bf16, beside slot and consumed: other numbers for
+  // another layer, and where consumed is null for another step.
   uint32_t rounding_seed = 0;
 };
 

@@ -49,9 +49,9 @@ struct TilePlace {
 // Of the numbers of a slot's state from the rows of value `value` on.
 __device__ inline RoundingKey KeyOf(const GatedDeltaDecodeArgs& args,
                                     int32_t slot,
+                                    uint32_t consumed,
                                     int value) {
-  const RoundingKey key = {args.rounding_seed ^
-                           static_cast<uint32_t>(slot) * 0x27d4eb2fU};
+  const RoundingKey key = {RoundingSeed(args.rounding_seed, slot, consumed)};
   return key.From(static_cast<uint32_t>(value) *
                   static_cast<uint32_t>(args.key_dim));
 }
