@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<DeviceStep>> DeviceStep::Create(
   std::unique_ptr<DeviceStep> step(
       new DeviceStep(model, pool, stream, options));
   WEIR_RETURN_IF_ERROR(step->TakeMemory());
+  WEIR_RETURN_IF_ERROR(step->WarmUp());
   if (options.graph_rows_max > 0) {
     WEIR_RETURN_IF_ERROR(step->CaptureAll());
   }
@@ -96,6 +97,19 @@ absl::Status DeviceStep::TakeMemory() {
   planner_ = std::make_unique<StepPlanner>(
       &pool_, &plan_memory_, options_.pass_tokens_max);
   return absl::OkStatus();
+}
+
+absl::Status DeviceStep::WarmUp() {
+  for (int64_t tokens = 1;; tokens *= 2) {
+    tokens = std::min(tokens, options_.pass_tokens_max);
+    planner_->PlanPadding(tokens, plan_);
+    TakeResults(1, 0, 0);
+    WEIR_RETURN_IF_ERROR(plan_memory_.ToDevice(stream_));
+    WEIR_RETURN_IF_ERROR(RunPlan());
+    WEIR_RETURN_IF_ERROR(
+        CudaStatus(cudaStreamSynchronize(stream_), "a pass of padding"));
+    if (tokens == options_.pass_tokens_max) return absl::OkStatus();
+  }
 }
 
 absl::Status DeviceStep::CaptureAll() {

@@ -78,6 +78,9 @@ class DeviceStep {
              const Options& options);
 
   absl::Status TakeMemory();
+  // Runs passes of many lengths once, so that the libraries take what they need
+  // now and not from a client's first step.
+  absl::Status WarmUp();
   absl::Status CaptureAll();
   absl::Status Capture(const Shape& shape);
   // The captured shape that takes these rows; none if there is no such.

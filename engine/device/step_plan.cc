@@ -69,6 +69,20 @@ void StepPlanner::PlanDecode(std::span<const Row> rows,
   if (with_draws) PlanDraws(rows, padded, plan);
 }
 
+void StepPlanner::PlanPadding(int64_t tokens, StepPlan& plan) {
+  staging_.Clear();
+  plan = StepPlan{};
+  pieces_.clear();
+  PassPlan pass = TakePass(1, tokens, 0);
+  FillPass({}, pass, plan);
+  pass.row_starts.host[1] = static_cast<int32_t>(tokens);
+  pass.batch.short_rows = tokens > kShortRowTokensMax ? 0 : 1;
+  pass.batch.short_tokens = tokens > kShortRowTokensMax ? 0 : tokens;
+  pass.batch.short_tokens_max =
+      static_cast<int32_t>(std::min(tokens, kShortRowTokensMax));
+  plan.passes.push_back(pass);
+}
+
 bool StepPlanner::CutPass(std::span<const Row> rows) {
   pieces_.clear();
   int64_t room = pass_tokens_max_;

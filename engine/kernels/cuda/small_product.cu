@@ -93,20 +93,6 @@ struct Place {
       Begin(args, group + stride);
     }
   }
-  // Brings what follows the first pieces of these rows nearer: about as much
-  // as the card moves while a launch ends and x comes.
-  __device__ void AskForRest(const ProductArgs& args) const {
-    constexpr int kLine = 128 / static_cast<int>(sizeof(Number));
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    for (int at = kAhead * kWarp * kPiece<Number> + lane * kLine;
-         at < args.inputs;
-         at += kWarp * kLine) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(rows[r] + at));
-      }
-    }
-  }
   __device__ uint4 Load(const ProductArgs& args, int ahead, int r) const {
     const int at = column + ahead * kWarp * kPiece<Number>;
     return at < args.inputs ? LoadOnce(rows[r] + at) : uint4{0, 0, 0, 0};
@@ -226,7 +212,6 @@ __global__ void __launch_bounds__(kWarpsMax* kWarp, kTokens == 1 ? 2 : 1)
       pieces[u][r] = is_any ? place.Load(args, u, r) : uint4{0, 0, 0, 0};
     }
   }
-  if (is_any) place.AskForRest(args);
   AwaitLaunchBefore();
   float scales[kTokens];
   XToShared<Number, kTokens, kSource>(args, shared, scales);
