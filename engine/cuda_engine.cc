@@ -22,6 +22,10 @@ constexpr int32_t kSlotsMax = 1 << 24;
 constexpr int64_t kPassTokensMax = 8192;
 // Steps of so few tokens are always taken: the self-test makes one.
 constexpr int64_t kStepTokensMin = 1024;
+// Major, of what the chunk form's instructions need.
+constexpr int kCapability = 9;
+// Steps of more rows gain nothing by being captured.
+constexpr int32_t kGraphRowsMax = 512;
 // Left to the library and to captured steps where the pool takes the rest.
 constexpr int64_t kReserveBytes = int64_t{1} << 30;
 
@@ -32,11 +36,29 @@ int64_t StepTokens(const CudaEngineOptions& options) {
 absl::Status CheckDevice() {
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
-  if (status == cudaSuccess && devices > 0) return absl::OkStatus();
-  cudaGetLastError();
-  return absl::UnimplementedError(absl::StrCat(
-      "no GPU is to be found here: ",
-      status == cudaSuccess ? "there is none" : cudaGetErrorString(status)));
+  if (status != cudaSuccess || devices == 0) {
+    cudaGetLastError();
+    return absl::UnimplementedError(absl::StrCat(
+        "no GPU is to be found here: ",
+        status == cudaSuccess ? "there is none" : cudaGetErrorString(status)));
+  }
+  int major = 0;
+  int minor = 0;
+  WEIR_RETURN_IF_ERROR(CudaStatus(
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0),
+      "the card"));
+  WEIR_RETURN_IF_ERROR(CudaStatus(
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0),
+      "the card"));
+  if (major == kCapability) return absl::OkStatus();
+  return absl::UnimplementedError(
+      absl::StrCat("the card has compute capability ",
+                   major,
+                   ".",
+                   minor,
+                   "; the kernels are for ",
+                   kCapability,
+                   ".0 (H100, H200)"));
 }
 
 const char* NumberName(StateNumber number) {
@@ -96,13 +118,14 @@ absl::StatusOr<std::unique_ptr<Engine>> CudaEngine::Create(
   const int64_t tokens = StepTokens(options);
   WEIR_ASSIGN_OR_RETURN(
       engine->step_,
-      DeviceStep::Create(engine->model_.get(),
-                         engine->pool_.get(),
-                         engine->stream_,
-                         {.rows_max = options.step_rows_max,
-                          .tokens_max = tokens,
-                          .pass_tokens_max = std::min(tokens, kPassTokensMax),
-                          .graph_rows_max = options.step_rows_max}));
+      DeviceStep::Create(
+          engine->model_.get(),
+          engine->pool_.get(),
+          engine->stream_,
+          {.rows_max = options.step_rows_max,
+           .tokens_max = tokens,
+           .pass_tokens_max = std::min(tokens, kPassTokensMax),
+           .graph_rows_max = std::min(options.step_rows_max, kGraphRowsMax)}));
   engine->DescribeState();
   return engine;
 }
