@@ -3,7 +3,10 @@
 // Whole steps of a model on a GPU, in process, through the engine's own door:
 // prints JSON, name -> number.
 //
-//   weir-gpu-step-bench FOLDER      a model folder, as make_model.py writes it
+//   weir-gpu-step-bench FOLDER [PART...]
+//
+// FOLDER: of a model, as make_model.py writes it. PART: decode, prefill,
+// append, resident; none: all.
 //
 // Decode draws a token for each session and feeds it in the next step, as
 // generation does; prefill and appends take no scores.
@@ -18,6 +21,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/cuda_engine.h"
@@ -233,10 +237,15 @@ void BenchResident(const std::string& folder, int64_t beside_bytes) {
 }
 
 int Main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "weir-gpu-step-bench FOLDER\n");
+  if (argc < 2) {
+    std::fprintf(stderr, "weir-gpu-step-bench FOLDER [PART...]\n");
     return 2;
   }
+  const std::span<char*> parts(argv + 2, argv + argc);
+  const auto wanted = [&](std::string_view part) {
+    return parts.empty() ||
+           std::find(parts.begin(), parts.end(), part) != parts.end();
+  };
   // Weights, workspace, captured steps and the library, as the card says below.
   constexpr int64_t kBeside = int64_t{6} * 1000 * 1000 * 1000;
   {
@@ -246,11 +255,11 @@ int Main(int argc, char** argv) {
     const Clock::time_point begin = Clock::now();
     auto engine = Must(CreateCudaEngine(options));
     results["e2e_start_s"] = Seconds(begin);
-    BenchDecode(*engine);
-    BenchPrefill(*engine);
-    BenchFlatness(*engine);
+    if (wanted("decode")) BenchDecode(*engine);
+    if (wanted("prefill")) BenchPrefill(*engine);
+    if (wanted("append")) BenchFlatness(*engine);
   }
-  BenchResident(argv[1], kBeside);
+  if (wanted("resident")) BenchResident(argv[1], kBeside);
   std::printf("{");
   const char* separator = "\n";
   for (const auto& [name, value] : results) {

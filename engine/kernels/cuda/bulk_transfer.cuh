@@ -24,16 +24,21 @@ __device__ inline void InitBarrier(uint64_t* barrier) {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-// One thread: `bytes`, a multiple of 16, from device memory to shared memory,
-// both 16-byte aligned. The barrier's phase ends when they are there.
-__device__ inline void StartLoad(void* to,
-                                 const void* from,
-                                 uint32_t bytes,
-                                 uint64_t* barrier) {
+// One thread: the barrier's phase ends when so many bytes have come by the
+// StartPart calls that follow.
+__device__ inline void ExpectLoad(uint32_t bytes, uint64_t* barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
                    SharedAddress(barrier)),
                "r"(bytes)
                : "memory");
+}
+
+// One thread: `bytes`, a multiple of 16, from device memory to shared memory,
+// both 16-byte aligned.
+__device__ inline void StartPart(void* to,
+                                 const void* from,
+                                 uint32_t bytes,
+                                 uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
       "[%0], [%1], %2, [%3];" ::"r"(SharedAddress(to)),
@@ -41,6 +46,15 @@ __device__ inline void StartLoad(void* to,
       "r"(bytes),
       "r"(SharedAddress(barrier))
       : "memory");
+}
+
+// Both, of one piece.
+__device__ inline void StartLoad(void* to,
+                                 const void* from,
+                                 uint32_t bytes,
+                                 uint64_t* barrier) {
+  ExpectLoad(bytes, barrier);
+  StartPart(to, from, bytes, barrier);
 }
 
 // Every thread that reads what was loaded.

@@ -1,42 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One block a multiprocessor. A warp takes two rows of W at a time, a lane
-// pieces of 16 bytes of each, the next ones on their way while these are
-// multiplied; x lies in shared memory. A row's sum is taken in an order that
-// its length alone decides.
+// One block a multiprocessor. A warp takes two rows of W at a time, which the
+// copy engine brings to stages of shared memory of the warp's own; so what
+// follows is on its way whatever the warp waits for, and the first stages
+// before the launch before has ended. Two blocks, of this launch and the next,
+// share a multiprocessor. A row's sum is taken in an order that its length
+// alone decides.
 #include <cuda_bf16.h>
 
 #include <cstdint>
 
+#include "engine/kernels/cuda/bulk_transfer.cuh"
 #include "engine/kernels/cuda/small_product.h"
 
 namespace weir::engine {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kWarpsMin = 8;
-constexpr int kWarpsMax = 12;
-constexpr int kRows = 2;   // of W that a warp takes at once
-constexpr int kAhead = 4;  // pieces of each row on their way
-constexpr int64_t kSharedBytesMax = int64_t{96} << 10;
-constexpr unsigned kAll = 0xffffffffU;
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kRows = 2;          // of W that a warp takes at once
+constexpr int kStages = 3;        // of a warp
+constexpr int kPartBytes = 2048;  // of a row in a stage
+constexpr int kStageBytes = kRows * kPartBytes;
+constexpr int kStagesBytes = kWarps * kStages * kStageBytes;
+constexpr int64_t kSharedBytesMax = int64_t{220} << 10;
 
 template <typename Number>
 constexpr int kPiece = 16 / static_cast<int>(sizeof(Number));
+
+#if __CUDA_ARCH__ >= 900
+
+constexpr unsigned kAll = 0xffffffffU;
 
 __device__ float ToFloat(float x) { return x; }
 __device__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 // What is before may still run; nothing it wrote may be read before this.
 __device__ void AwaitLaunchBefore() {
-#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
 }
 __device__ void LetNextLaunchBegin() {
-#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
 }
 
 template <typename Number>
@@ -47,16 +52,6 @@ __device__ void Expand(const uint4& piece, float (&out)[kPiece<Number>]) {
   for (int i = 0; i < kPiece<Number>; ++i) out[i] = ToFloat(numbers[i]);
 }
 
-// Weights are read once: they need not stay in the caches.
-__device__ uint4 LoadOnce(const void* from) {
-  uint4 x;
-  asm volatile(
-      "ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3}, [%4];"
-      : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-      : "l"(from));
-  return x;
-}
-
 __device__ float SumOfWarp(float x) {
 #pragma unroll
   for (int step = kWarp / 2; step > 0; step /= 2) {
@@ -65,39 +60,44 @@ __device__ float SumOfWarp(float x) {
   return x;
 }
 
-// Where a warp is in W: two rows, and the first of a lane's pieces in them.
-template <typename Number>
-struct Place {
-  const Number* rows[kRows];
+// A warp's way over its rows of W: parts of two rows, one after the other.
+struct Parts {
   int group;   // of rows
-  int column;  // of the lane
+  int column;  // of the part's first number
 
-  __device__ void Begin(const ProductArgs& args, int at) {
-    group = at;
-    column = static_cast<int>(threadIdx.x) % kWarp * kPiece<Number>;
-    const bool halves = args.target == ProductTarget::kSilu;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int row = halves ? at + r * (args.outputs / 2) : at * kRows + r;
-      // Beyond the last row the last is read, and its sum not stored.
-      rows[r] = static_cast<const Number*>(args.weight) +
-                static_cast<int64_t>(min(row, args.outputs - 1)) * args.inputs;
-    }
-  }
-  // The next pieces: of these rows, or the first of the warp's next ones.
+  template <typename Number>
   __device__ void Next(const ProductArgs& args, int stride) {
-    constexpr int kStep = kAhead * kWarp * kPiece<Number>;
-    column += kStep;
-    if (column - static_cast<int>(threadIdx.x) % kWarp * kPiece<Number> >=
-        args.inputs) {
-      Begin(args, group + stride);
-    }
-  }
-  __device__ uint4 Load(const ProductArgs& args, int ahead, int r) const {
-    const int at = column + ahead * kWarp * kPiece<Number>;
-    return at < args.inputs ? LoadOnce(rows[r] + at) : uint4{0, 0, 0, 0};
+    column += kPartBytes / static_cast<int>(sizeof(Number));
+    if (column < args.inputs) return;
+    column = 0;
+    group += stride;
   }
 };
+
+// One lane: asks for a part of two rows.
+template <typename Number>
+__device__ void StartStage(const ProductArgs& args,
+                           const Parts& at,
+                           unsigned char* stage,
+                           uint64_t* barrier) {
+  constexpr int kColumns = kPartBytes / static_cast<int>(sizeof(Number));
+  const auto bytes =
+      static_cast<uint32_t>(min(kColumns, args.inputs - at.column) *
+                            static_cast<int>(sizeof(Number)));
+  const bool halves = args.target == ProductTarget::kSilu;
+  ExpectLoad(kRows * bytes, barrier);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int row =
+        halves ? at.group + r * (args.outputs / 2) : at.group * kRows + r;
+    // Beyond the last row the last is read, and its sum not stored.
+    const Number* from =
+        static_cast<const Number*>(args.weight) +
+        static_cast<int64_t>(min(row, args.outputs - 1)) * args.inputs +
+        at.column;
+    StartPart(stage + r * kPartBytes, from, bytes, barrier);
+  }
+}
 
 // x to shared memory as `number`; of a norm the factors x w, and the scales of
 // the tokens.
@@ -105,15 +105,14 @@ template <typename Number, int kTokens, ProductSource kSource>
 __device__ void XToShared(const ProductArgs& args,
                           Number* shared,
                           float (&scales)[kTokens]) {
-  __shared__ float squares_of[kTokens][kWarpsMax];
-  const int threads = static_cast<int>(blockDim.x);
+  __shared__ float squares_of[kTokens][kWarps];
   for (int t = 0; t < kTokens; ++t) {
     Number* to = shared + static_cast<int64_t>(t) * args.inputs;
     if constexpr (kSource == ProductSource::kNorm) {
       const float* from = static_cast<const float*>(args.x) + t * args.x_stride;
       float squares = 0;
       for (int i = static_cast<int>(threadIdx.x) * 4; i < args.inputs;
-           i += threads * 4) {
+           i += kThreads * 4) {
         const float4 x = *reinterpret_cast<const float4*>(from + i);
         const float4 w = *reinterpret_cast<const float4*>(args.norm.weight + i);
         squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
@@ -131,7 +130,7 @@ __device__ void XToShared(const ProductArgs& args,
           static_cast<const Number*>(args.x) + t * args.x_stride;
       for (int i = static_cast<int>(threadIdx.x) * kPiece<Number>;
            i < args.inputs;
-           i += threads * kPiece<Number>) {
+           i += kThreads * kPiece<Number>) {
         *reinterpret_cast<uint4*>(to + i) =
             *reinterpret_cast<const uint4*>(from + i);
       }
@@ -143,7 +142,7 @@ __device__ void XToShared(const ProductArgs& args,
     scales[t] = 1;
     if constexpr (kSource == ProductSource::kNorm) {
       float squares = 0;
-      for (int warp = 0; warp < threads / kWarp; ++warp) {
+      for (int warp = 0; warp < kWarps; ++warp) {
         squares += squares_of[t][warp];
       }
       scales[t] = 1.0F / sqrtf(squares / static_cast<float>(args.inputs) +
@@ -188,92 +187,119 @@ __device__ void Store(const ProductArgs& args,
   }
 }
 
-// Two blocks share a multiprocessor where one ends and the next begins.
-template <typename Number, int kTokens, ProductSource kSource>
-__global__ void __launch_bounds__(kWarpsMax* kWarp, kTokens == 1 ? 2 : 1)
-    SmallProductKernel(const __grid_constant__ ProductArgs args, int groups) {
-  extern __shared__ uint4 shared_bytes[];
-  auto* shared = reinterpret_cast<Number*>(shared_bytes);
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
-  const int stride = static_cast<int>(gridDim.x) * warps;
-  LetNextLaunchBegin();
-  Place<Number> place;
-  // Neighbouring blocks take neighbouring rows.
-  place.Begin(
-      args,
-      static_cast<int>(threadIdx.x) / kWarp * static_cast<int>(gridDim.x) +
-          static_cast<int>(blockIdx.x));
-  uint4 pieces[kAhead][kRows];
-  const bool is_any = place.group < groups;
+// Adds a stage's products to the sums.
+template <typename Number, int kTokens>
+__device__ void Multiply(const ProductArgs& args,
+                         const unsigned char* stage,
+                         int column,
+                         const Number* shared,
+                         float (&sums)[kRows][kTokens]) {
+  constexpr int kStep = kWarp * kPiece<Number>;
+  constexpr int kSteps = kPartBytes / static_cast<int>(sizeof(Number)) / kStep;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const auto* rows = reinterpret_cast<const uint4*>(stage);
 #pragma unroll
-  for (int u = 0; u < kAhead; ++u) {
+  for (int step = 0; step < kSteps; ++step) {
+    const int at = column + step * kStep + lane * kPiece<Number>;
+    if (at >= args.inputs) continue;
+    float w[kRows][kPiece<Number>];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      pieces[u][r] = is_any ? place.Load(args, u, r) : uint4{0, 0, 0, 0};
+      Expand<Number>(rows[r * (kPartBytes / 16) + step * kWarp + lane], w[r]);
+    }
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      float x[kPiece<Number>];
+      Expand<Number>(*reinterpret_cast<const uint4*>(
+                         shared + static_cast<int64_t>(t) * args.inputs + at),
+                     x);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        float even = 0;
+        float odd = 0;
+#pragma unroll
+        for (int j = 0; j < kPiece<Number>; j += 2) {
+          even += w[r][j] * x[j];
+          odd += w[r][j + 1] * x[j + 1];
+        }
+        sums[r][t] += even + odd;
+      }
+    }
+  }
+}
+
+#endif
+
+template <typename Number, int kTokens, ProductSource kSource>
+__global__ void __launch_bounds__(kThreads, 2)
+    SmallProductKernel(const __grid_constant__ ProductArgs args, int groups) {
+#if __CUDA_ARCH__ >= 900
+  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  __shared__ uint64_t barriers[kWarps][kStages];
+  auto* x = reinterpret_cast<Number*>(shared_bytes + kStagesBytes);
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const bool is_first_lane = threadIdx.x % kWarp == 0;
+  unsigned char* stages = shared_bytes + warp * kStages * kStageBytes;
+  const int stride = static_cast<int>(gridDim.x) * kWarps;
+  // Neighbouring blocks take neighbouring rows.
+  Parts at = {warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x),
+              0};
+  Parts asked = at;
+  LetNextLaunchBegin();
+  if (is_first_lane) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      InitBarrier(&barriers[warp][stage]);
+      if (asked.group >= groups) continue;
+      StartStage<Number>(
+          args, asked, stages + stage * kStageBytes, &barriers[warp][stage]);
+      asked.Next<Number>(args, stride);
     }
   }
   AwaitLaunchBefore();
   float scales[kTokens];
-  XToShared<Number, kTokens, kSource>(args, shared, scales);
+  XToShared<Number, kTokens, kSource>(args, x, scales);
 
   float sums[kRows][kTokens] = {};
-  while (place.group < groups) {
-    const int group = place.group;
-    const int column = place.column;
-    place.Next(args, stride);
-    const bool is_more = place.group < groups;
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      float w[kRows][kPiece<Number>];
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        Expand<Number>(pieces[u][r], w[r]);
-        if (is_more) pieces[u][r] = place.Load(args, u, r);
-      }
-      const int at = column + u * kWarp * kPiece<Number>;
-      if (at >= args.inputs) continue;
-#pragma unroll
-      for (int t = 0; t < kTokens; ++t) {
-        float x[kPiece<Number>];
-        Expand<Number>(*reinterpret_cast<const uint4*>(
-                           shared + static_cast<int64_t>(t) * args.inputs + at),
-                       x);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-          for (int j = 0; j < kPiece<Number>; ++j) sums[r][t] += w[r][j] * x[j];
-        }
-      }
+  int stage = 0;
+  uint32_t phase = 0;
+  while (at.group < groups) {
+    WaitLoad(&barriers[warp][stage], phase);
+    const Parts here = at;
+    Multiply<Number, kTokens>(
+        args, stages + stage * kStageBytes, here.column, x, sums);
+    at.Next<Number>(args, stride);
+    __syncwarp();
+    if (is_first_lane && asked.group < groups) {
+      StartStage<Number>(
+          args, asked, stages + stage * kStageBytes, &barriers[warp][stage]);
+      asked.Next<Number>(args, stride);
     }
-    if (place.group != group) {
-      Store<Number, kTokens>(args, group, scales, sums);
+    if (at.group != here.group) {
+      Store<Number, kTokens>(args, here.group, scales, sums);
     }
+    stage = stage + 1 == kStages ? 0 : stage + 1;
+    phase ^= stage == 0 ? 1U : 0U;
   }
+#endif
 }
 
-int Multiprocessors() {
-  static const int count = [] {
+struct Card {
+  int multiprocessors = 0;
+  int major = 0;
+};
+
+Card ThisCard() {
+  static const Card card = [] {
+    Card found;
     int device = 0;
-    int processors = 0;
     cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    return processors > 0 ? processors : 1;
+    cudaDeviceGetAttribute(
+        &found.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    cudaDeviceGetAttribute(
+        &found.major, cudaDevAttrComputeCapabilityMajor, device);
+    return found;
   }();
-  return count;
-}
-
-// As many warps a block as share the groups of rows most evenly.
-int WarpsFor(int groups, int blocks) {
-  int best = kWarpsMax;
-  int best_groups = 0;  // of the busiest block
-  for (int warps = kWarpsMax; warps >= kWarpsMin; --warps) {
-    const int rounds = (groups + blocks * warps - 1) / (blocks * warps);
-    if (best_groups == 0 || rounds * warps < best_groups) {
-      best = warps;
-      best_groups = rounds * warps;
-    }
-  }
-  return best;
+  return card;
 }
 
 template <typename Number, int kTokens, ProductSource kSource>
@@ -285,15 +311,14 @@ cudaError_t Launch(const ProductArgs& args, cudaStream_t stream) {
                            static_cast<int>(kSharedBytesMax));
   if (status != cudaSuccess) return status;
   const int groups = (args.outputs + kRows - 1) / kRows;
-  const int blocks = Multiprocessors();
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim =
-      dim3(static_cast<unsigned>(WarpsFor(groups, blocks)) * kWarp);
-  config.dynamicSmemBytes = sizeof(Number) * kTokens * args.inputs;
+  config.gridDim = dim3(static_cast<unsigned>(ThisCard().multiprocessors));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes =
+      kStagesBytes + sizeof(Number) * kTokens * args.inputs;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
@@ -327,9 +352,10 @@ bool IsSmallProduct(const ProductArgs& args) {
       (args.norm.centered || args.norm.bias != nullptr)) {
     return false;
   }
-  return args.tokens >= 1 && args.tokens <= kSmallProductTokensMax &&
-         args.outputs >= 1 && args.inputs * bytes % 16 == 0 &&
-         args.tokens * args.inputs * bytes <= kSharedBytesMax &&
+  return ThisCard().major >= 9 && args.tokens >= 1 &&
+         args.tokens <= kSmallProductTokensMax && args.outputs >= 1 &&
+         args.inputs * bytes % 16 == 0 &&
+         kStagesBytes + args.tokens * args.inputs * bytes <= kSharedBytesMax &&
          (args.target != ProductTarget::kSilu || args.outputs % 2 == 0);
 }
 
