@@ -38,6 +38,7 @@ constexpr int64_t kValues = int64_t{kHeads} * kDim;
 constexpr int64_t kColumns = kMixed + kValues + 2 * kHeads;
 constexpr int64_t kStateNumbers = kValues * kDim;
 constexpr int32_t kSlots = 4096;  // 8 GiB of fp32 states
+constexpr int32_t kTokens = 8192;  // with inputs of their own
 constexpr int kRepeats = 15;
 
 constexpr std::pair<const char*, GatedDeltaForm> kForms[] = {
@@ -59,8 +60,8 @@ class Bench {
   Bench()
       : state_(kSlots * kStateNumbers),
         window_(kSlots * kWidth * kMixed),
-        projected_(kSlots * kColumns),
-        out_(kSlots * kValues),
+        projected_(kTokens * kColumns),
+        out_(kTokens * kValues),
         weights_(kWidth * kMixed + 2 * kHeads + kDim),
         consumed_(kSlots),
         slots_(kSlots),
@@ -155,11 +156,12 @@ class Bench {
     args.value_dim = kDim;
     args.conv_width = kWidth;
     args.row_tokens_max = tokens;
+    args.row_tokens_min = tokens;
     args.row_starts = starts_.data();
     args.slots = slots_.data() + first;
     args.consumed = consumed_.data() + first;
     // Rows of many tokens begin again where there are no more.
-    const int64_t token = tokens == 1 ? first : 0;
+    const int64_t token = int64_t{first} * tokens % kTokens;
     args.projected = projected_.data() + token * kColumns;
     args.projected_stride = kColumns;
     args.z_column = kMixed;
@@ -216,12 +218,19 @@ void Run() {
   found["mixer_b1_us"] = found["decode_fp32_32_us"];
   found["decode_fp32_share_of_copy"] = found["decode_fp32_2048_share_of_copy"];
   found["decode_bf16_share_of_copy"] = found["decode_bf16_2048_share_of_copy"];
-  for (const int tokens : {2, 4, 8, 16}) {
-    constexpr int32_t kRows = 128;
-    found["append" + std::to_string(tokens) + "_cost_ratio"] =
-        bench.Mixer(kRows, tokens, StateNumber::kFloat32) /
-        bench.Mixer(kRows, 1, StateNumber::kFloat32);
+  for (const int32_t rows : {16, 128, 256}) {
+    const double one = bench.Mixer(rows, 1, StateNumber::kFloat32);
+    for (const int tokens : {2, 4, 8, 16, 32}) {
+      const std::string name = "append" + std::to_string(tokens) + "_" +
+                               std::to_string(rows * kHeads);
+      const double us = bench.Mixer(rows, tokens, StateNumber::kFloat32);
+      found[name + "_us"] = us;
+      found[name + "_tb_s"] =
+          rows * RowBytes(StateNumber::kFloat32, tokens) / us / 1e6;
+      found[name + "_cost_ratio"] = us / one;
+    }
   }
+  found["append16_cost_ratio"] = found["append16_4096_cost_ratio"];
   std::printf("{");
   const char* separator = "\n";
   for (const auto& [name, number] : found) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -75,33 +76,147 @@ TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasOverARaggedBatch) {
   ExpectEqualsReference(start);
 }
 
-TEST_P(GatedDeltaDecodeTest, AnySplitGivesTheSameBits) {
-  GatedDeltaCase whole = Case({20});
-  GatedDeltaCase split = whole;
+TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasAtEveryLength) {
+  std::vector<int32_t> row_tokens(36);
+  std::iota(row_tokens.begin(), row_tokens.end(), 0);
+  GatedDeltaCase start = Case(row_tokens);
+  std::shuffle(start.slots.begin(), start.slots.end(), std::mt19937(5));
+  start.consumed[7] = 0;
+  start.consumed[18] = 0;
+  start.consumed[34] = 0;
 
-  whole.RunOnDevice();
+  ExpectEqualsReference(start);
+}
+
+TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasOverManyRowsOfSeveralTokens) {
+  // As many as give a block several units, and one unit to several blocks.
+  GatedDeltaCase start = Case(std::vector<int32_t>(150, 2));
+  std::shuffle(start.slots.begin(), start.slots.end(), std::mt19937(6));
+  start.slots[3] = -1;
+  start.slots[149] = -1;
+
+  ExpectEqualsReference(start);
+}
+
+TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasOverEqualTokens) {
+  GatedDeltaCase start = Case({16, 32});
+  for (int64_t t = 1; t < start.tokens; ++t) {
+    std::copy_n(start.projected.begin(),
+                start.columns(),
+                start.projected.begin() + t * start.columns());
+  }
+  GatedDeltaCase stepped = start;
+  GatedDeltaCase got = start;
+  GatedDeltaCase want = start;
+  stepped.shape.form = GatedDeltaForm::kWhole;
+  stepped.RunOnDevice();
+  got.RunOnDevice();
+  want.RunReference();
+
+  EXPECT_LE(RelativeRmse(got.out, want.out), OutRmseMax());
+  for (const int32_t slot : start.slots) {
+    // The same decay 32 times over has its rounding 32 times, one token after
+    // another as well.
+    const double by_token =
+        RelativeRmse(stepped.SlotState(slot), want.SlotState(slot));
+    EXPECT_LE(RelativeRmse(got.SlotState(slot), want.SlotState(slot)),
+              std::max(1e-6, 1.2 * by_token));
+  }
+}
+
+TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasOverStrongAndAbsentDecay) {
+  GatedDeltaCase start = Case({16, 32, 9});
+  // Tokens that forget all, nearly all and nothing, among ordinary ones.
+  const float steps[] = {200, -200, 3, 20, 0, -3};
+  for (int64_t t = 0; t < start.tokens; ++t) {
+    for (int32_t h = 0; h < start.shape.heads; ++h) {
+      start
+          .projected[t * start.columns() + start.mixed() + start.values() + h] =
+          steps[(t + h) % 6];
+    }
+  }
+
+  ExpectEqualsReference(start);
+}
+
+// The case's only row in parts, one call each, into `work`.
+std::vector<float> RunInParts(const std::vector<int32_t>& parts,
+                              GatedDeltaCase& work) {
+  const GatedDeltaCase whole = work;
   int32_t at = 0;
   std::vector<float> out;
-  for (const int32_t count : {1, 2, 1, 9, 7}) {
-    GatedDeltaCase part = split;
+  for (const int32_t count : parts) {
+    GatedDeltaCase part = work;
     part.projected.assign(
-        split.projected.begin() + at * split.columns(),
-        split.projected.begin() + (at + count) * split.columns());
+        whole.projected.begin() + at * whole.columns(),
+        whole.projected.begin() + (at + count) * whole.columns());
     part.row_starts = {0, count};
     part.tokens = count;
     part.out.resize(count * part.values());
     part.RunOnDevice();
     out.insert(out.end(), part.out.begin(), part.out.end());
-    split.state = part.state;
-    split.window = part.window;
-    split.consumed[0] += static_cast<uint32_t>(count);
+    work.state = part.state;
+    work.window = part.window;
+    work.consumed[0] += static_cast<uint32_t>(count);
     at += count;
   }
+  EXPECT_EQ(at, whole.tokens);
+  return out;
+}
 
-  ASSERT_EQ(at, 20);
+TEST_P(GatedDeltaDecodeTest, AnySplitTokenByTokenGivesTheSameBits) {
+  GatedDeltaCase whole = Case({20});
+  whole.shape.form = GatedDeltaForm::kWhole;
+  GatedDeltaCase split = whole;
+
+  whole.RunOnDevice();
+  const std::vector<float> out = RunInParts({1, 2, 1, 9, 7}, split);
+
   EXPECT_TRUE(BitEqual(out, whole.out));
   EXPECT_TRUE(BitEqual(split.state, whole.state));
   EXPECT_TRUE(BitEqual(split.window, whole.window));
+}
+
+TEST_P(GatedDeltaDecodeTest, AnySplitComesAsNearToTheFormulas) {
+  for (const std::vector<int32_t>& parts :
+       {std::vector<int32_t>{1, 16, 3}, {32, 2}, {5, 1, 31}, {33, 4}}) {
+    GatedDeltaCase want =
+        Case({std::accumulate(parts.begin(), parts.end(), 0)});
+    GatedDeltaCase split = want;
+
+    want.RunReference();
+    const std::vector<float> out = RunInParts(parts, split);
+
+    EXPECT_LE(RelativeRmse(out, want.out), OutRmseMax());
+    EXPECT_LE(RelativeRmse(split.state, want.state), 2e-6);
+    EXPECT_TRUE(BitEqual(split.window, want.window));
+  }
+}
+
+TEST_P(GatedDeltaDecodeTest, ARowAmongOthersOfAnyLengthHasTheBitsItHasAlone) {
+  const std::vector<int32_t> row_tokens = {1, 5, 16, 33, 2, 32, 1, 17, 0, 3};
+  const GatedDeltaCase start = Case(row_tokens);
+  GatedDeltaCase together = start;
+  together.RunOnDevice();
+  for (size_t row = 0; row < row_tokens.size(); ++row) {
+    SCOPED_TRACE(testing::Message() << "row " << row);
+    if (row_tokens[row] == 0) continue;
+    const int64_t first = start.row_starts[row];
+    GatedDeltaCase alone = start;
+    alone.projected.assign(
+        start.projected.begin() + first * start.columns(),
+        start.projected.begin() + start.row_starts[row + 1] * start.columns());
+    alone.row_starts = {0, row_tokens[row]};
+    alone.tokens = row_tokens[row];
+    alone.slots = {start.slots[row]};
+    alone.consumed = {start.consumed[row]};
+    alone.out.resize(alone.tokens * alone.values());
+    alone.RunOnDevice();
+    const auto r = static_cast<int32_t>(row);
+    EXPECT_TRUE(BitEqual(alone.out, together.RowOut(r)));
+    EXPECT_TRUE(BitEqual(alone.SlotState(r), together.SlotState(r)));
+    EXPECT_TRUE(BitEqual(alone.SlotWindow(r), together.SlotWindow(r)));
+  }
 }
 
 TEST_P(GatedDeltaDecodeTest, NeighboursAndSlotsDoNotMatter) {

@@ -2,8 +2,11 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "engine/kernels/cuda/gated_delta_decode.h"
 #include "engine/kernels/cuda/gated_delta_stream.h"
+#include "engine/kernels/cuda/gated_delta_together.h"
 #include "engine/kernels/cuda/gated_delta_token.cuh"
 #include "engine/kernels/cuda/state_tile.cuh"
 #include "engine/kernels/cuda/token_step.cuh"
@@ -46,7 +49,8 @@ __device__ void WriteWindow(const GatedDeltaDecodeArgs& args,
 // A block has one tile of one row's head: blockIdx is (tile, head, row).
 template <typename Input, typename Number, int kWidth, int kKeyDim, int kPasses>
 __global__ void __launch_bounds__(kTileThreads, 2)
-    MixerKernel(const __grid_constant__ GatedDeltaDecodeArgs args) {
+    MixerKernel(const __grid_constant__ GatedDeltaDecodeArgs args,
+                LeftOut left_out) {
   using Tile = StateTile<Number, kKeyDim, kPasses>;
   __shared__ GatedDeltaShared<kKeyDim, Tile::kRows> shared;
   const int32_t row = static_cast<int32_t>(blockIdx.z);
@@ -57,7 +61,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   place.tokens =
       is_single ? 1 : args.row_starts[row + 1] - args.row_starts[row];
   // The blocks of a cluster have one row, and so all of them leave here.
-  if (place.slot < 0 || place.tokens == 0) return;
+  if (place.slot < 0 || place.tokens == 0 || left_out.Has(place.tokens)) return;
   place.consumed = args.consumed[row];
   place.head = static_cast<int32_t>(blockIdx.y);
   place.key_head = place.head / (args.heads / args.key_heads);
@@ -93,14 +97,14 @@ __global__ void __launch_bounds__(kTileThreads, 2)
       place.values,
       kKeyDim,
       KeyOf(args, place.slot, place.consumed, place.value));
-  if (is_single) WriteWindow<Input, kKeyDim, Tile::kRows>(args, place);
+  if (place.tokens == 1) WriteWindow<Input, kKeyDim, Tile::kRows>(args, place);
 }
 
-// The last inputs of each row to its window, when the mixer has read it.
-// blockIdx is (block of columns, row).
+// The last inputs of each row of several tokens to its window, when the mixer
+// has read it. blockIdx is (block of columns, row).
 template <typename Input>
-__global__ void WindowKernel(
-    const __grid_constant__ GatedDeltaDecodeArgs args) {
+__global__ void WindowKernel(const __grid_constant__ GatedDeltaDecodeArgs args,
+                             LeftOut left_out) {
   const int32_t row = static_cast<int32_t>(blockIdx.y);
   const int32_t slot = args.slots[row];
   const int64_t column = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -109,6 +113,7 @@ __global__ void WindowKernel(
   const int64_t last = args.row_starts[row + 1];
   const int32_t tokens = static_cast<int32_t>(last - args.row_starts[row]);
   const auto* x = static_cast<const Input*>(args.projected);
+  if (tokens <= 1 || left_out.Has(tokens)) return;
   Input* window =
       static_cast<Input*>(args.window) + slot * args.window_stride + column;
   const uint32_t end = args.consumed[row] + static_cast<uint32_t>(tokens);
@@ -120,10 +125,18 @@ __global__ void WindowKernel(
 }
 
 using Launcher = cudaError_t (*)(const GatedDeltaDecodeArgs& args,
+                                 LeftOut left_out,
                                  cudaStream_t stream);
 
+// Whether rows of several tokens are this launch's.
+bool TakesLongRows(const GatedDeltaDecodeArgs& args, LeftOut left_out) {
+  return args.row_tokens_max > std::max(1, left_out.tokens_max);
+}
+
 template <typename Input, typename Number, int kWidth, int kKeyDim, int kPasses>
-cudaError_t Launch(const GatedDeltaDecodeArgs& args, cudaStream_t stream) {
+cudaError_t Launch(const GatedDeltaDecodeArgs& args,
+                   LeftOut left_out,
+                   cudaStream_t stream) {
   constexpr int kRows = StateTile<Number, kKeyDim, kPasses>::kRows;
   const auto tiles =
       static_cast<uint32_t>((args.value_dim + kRows - 1) / kRows);
@@ -136,15 +149,18 @@ cudaError_t Launch(const GatedDeltaDecodeArgs& args, cudaStream_t stream) {
   config.stream = stream;
   config.attrs = &cluster;
   config.numAttrs = tiles > 1 ? 1 : 0;
-  const cudaError_t status = cudaLaunchKernelEx(
-      &config, MixerKernel<Input, Number, kWidth, kKeyDim, kPasses>, args);
-  if (status != cudaSuccess || args.row_tokens_max == 1) return status;
+  const cudaError_t status =
+      cudaLaunchKernelEx(&config,
+                         MixerKernel<Input, Number, kWidth, kKeyDim, kPasses>,
+                         args,
+                         left_out);
+  if (status != cudaSuccess || !TakesLongRows(args, left_out)) return status;
   constexpr int kColumns = 256;
   const int64_t mixed = int64_t{2} * args.key_heads * args.key_dim +
                         int64_t{args.heads} * args.value_dim;
   const dim3 grid(static_cast<uint32_t>((mixed + kColumns - 1) / kColumns),
                   args.rows);
-  WindowKernel<Input><<<grid, kColumns, 0, stream>>>(args);
+  WindowKernel<Input><<<grid, kColumns, 0, stream>>>(args, left_out);
   return cudaGetLastError();
 }
 
@@ -153,10 +169,13 @@ cudaError_t Launch(const GatedDeltaDecodeArgs& args, cudaStream_t stream) {
 constexpr int64_t kWholeStates = 64;
 constexpr int64_t kStreamStates = 128;
 
-GatedDeltaForm FormFor(const GatedDeltaDecodeArgs& args, int pass_rows) {
+GatedDeltaForm FormFor(const GatedDeltaDecodeArgs& args,
+                       LeftOut left_out,
+                       int pass_rows) {
   if (args.form != GatedDeltaForm::kByStates) return args.form;
   const int64_t states = int64_t{args.rows} * args.heads;
-  if (states >= kStreamStates && CanStreamGatedDelta(args)) {
+  if (states >= kStreamStates && !TakesLongRows(args, left_out) &&
+      CanStreamGatedDelta(args)) {
     return GatedDeltaForm::kStream;
   }
   return states >= kWholeStates || args.value_dim > kClusterMax * pass_rows
@@ -165,10 +184,10 @@ GatedDeltaForm FormFor(const GatedDeltaDecodeArgs& args, int pass_rows) {
 }
 
 template <typename Input, typename Number, int kWidth, int kKeyDim>
-Launcher OfTile(const GatedDeltaDecodeArgs& args) {
+Launcher OfTile(const GatedDeltaDecodeArgs& args, LeftOut left_out) {
   constexpr int kWholePasses = 4;
   constexpr int kPassRows = StateTile<Number, kKeyDim, 1>::kPassRows;
-  switch (FormFor(args, kPassRows)) {
+  switch (FormFor(args, left_out, kPassRows)) {
     case GatedDeltaForm::kSpread:
       if (args.value_dim > kClusterMax * kPassRows) return nullptr;
       return Launch<Input, Number, kWidth, kKeyDim, 1>;
@@ -178,7 +197,12 @@ Launcher OfTile(const GatedDeltaDecodeArgs& args) {
       }
       return Launch<Input, Number, kWidth, kKeyDim, kWholePasses>;
     case GatedDeltaForm::kStream:
-      return CanStreamGatedDelta(args) ? StreamGatedDelta : nullptr;
+      if (TakesLongRows(args, left_out) || !CanStreamGatedDelta(args)) {
+        return nullptr;
+      }
+      return [](const GatedDeltaDecodeArgs& work, LeftOut, cudaStream_t on) {
+        return StreamGatedDelta(work, on);
+      };
     case GatedDeltaForm::kByStates:
       break;
   }
@@ -186,28 +210,28 @@ Launcher OfTile(const GatedDeltaDecodeArgs& args) {
 }
 
 template <typename Input, typename Number, int kWidth>
-Launcher OfKeyDim(const GatedDeltaDecodeArgs& args) {
+Launcher OfKeyDim(const GatedDeltaDecodeArgs& args, LeftOut left_out) {
   switch (args.key_dim) {
     case 64:
-      return OfTile<Input, Number, kWidth, 64>(args);
+      return OfTile<Input, Number, kWidth, 64>(args, left_out);
     case 128:
-      return OfTile<Input, Number, kWidth, 128>(args);
+      return OfTile<Input, Number, kWidth, 128>(args, left_out);
     case 256:
-      return OfTile<Input, Number, kWidth, 256>(args);
+      return OfTile<Input, Number, kWidth, 256>(args, left_out);
     default:
       return nullptr;
   }
 }
 
 template <typename Input>
-Launcher OfNumber(const GatedDeltaDecodeArgs& args) {
+Launcher OfNumber(const GatedDeltaDecodeArgs& args, LeftOut left_out) {
   const bool is_float = args.state_number == StateNumber::kFloat32;
   if (args.conv_width == 4) {
-    return is_float ? OfKeyDim<Input, float, 4>(args)
-                    : OfKeyDim<Input, __nv_bfloat16, 4>(args);
+    return is_float ? OfKeyDim<Input, float, 4>(args, left_out)
+                    : OfKeyDim<Input, __nv_bfloat16, 4>(args, left_out);
   }
-  return is_float ? OfKeyDim<Input, float, 0>(args)
-                  : OfKeyDim<Input, __nv_bfloat16, 0>(args);
+  return is_float ? OfKeyDim<Input, float, 0>(args, left_out)
+                  : OfKeyDim<Input, __nv_bfloat16, 0>(args, left_out);
 }
 
 bool IsSound(const GatedDeltaDecodeArgs& args) {
@@ -232,12 +256,22 @@ bool IsSound(const GatedDeltaDecodeArgs& args) {
 cudaError_t GatedDeltaDecode(const GatedDeltaDecodeArgs& args,
                              cudaStream_t stream) {
   if (!IsSound(args)) return cudaErrorInvalidValue;
+  LeftOut left_out;
+  if (args.row_tokens_max > 1 && args.form == GatedDeltaForm::kByStates) {
+    left_out = {2, TogetherTokensMax(args)};
+  }
   const Launcher launch = args.number == StateNumber::kFloat32
-                              ? OfNumber<float>(args)
-                              : OfNumber<__nv_bfloat16>(args);
+                              ? OfNumber<float>(args, left_out)
+                              : OfNumber<__nv_bfloat16>(args, left_out);
   if (launch == nullptr) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
-  return launch(args, stream);
+  const bool is_together = left_out.tokens_max >= left_out.tokens_min;
+  if (!is_together || args.row_tokens_min == 1 ||
+      TakesLongRows(args, left_out)) {
+    const cudaError_t status = launch(args, left_out, stream);
+    if (status != cudaSuccess || !is_together) return status;
+  }
+  return DecodeTogether(args, stream);
 }
 
 }  // namespace weir::engine

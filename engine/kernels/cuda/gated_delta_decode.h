@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Gated DeltaNet's mixer between its projections, for rows of few tokens, in
-// one launch for rows of one token and two for longer ones:
+// one launch for rows of one token and one to three more for longer ones:
 //
 //   q, k, v = silu(conv(x))        q, k of length one per head, q times K^-1/2
 //   d = exp(-exp(a_log) softplus(a + dt_bias)), beta = scale sigmoid(b)
@@ -28,11 +28,16 @@
 namespace weir::engine {
 
 // How the card goes over the states. All but the first are for tests and
-// benchmarks.
+// benchmarks, and take rows of many tokens one after another.
 enum class GatedDeltaForm {
-  kByStates,  // by the number of states
-  kSpread,    // blocks of a quarter of 64 KiB, so that few states keep it busy
-  kWhole,     // blocks of 64 KiB, in registers
+  // By the number of states, for a row of one token; all of these have the same
+  // bits. On sm_90 the tokens of a row of 2 to 32 are taken together, or of 2
+  // to
+  // 16 where K is 256: as near to the formulas, in other bits. Which it is
+  // depends on the row's own length alone.
+  kByStates,
+  kSpread,  // blocks of a quarter of 64 KiB, so that few states keep it busy
+  kWhole,   // blocks of 64 KiB, in registers
   // sm_90: each multiprocessor goes over states that the copy engine brings to
   // its shared memory and takes back; one token a row, V at most 2 K.
   kStream,
@@ -47,6 +52,8 @@ struct GatedDeltaDecodeArgs {
   int32_t conv_width = 0;  // W, 2 to 8
   // The most tokens of a row: at 1 row r's token is token r.
   int32_t row_tokens_max = 1;
+  // No row has fewer but those of none: from 2 on a launch is saved.
+  int32_t row_tokens_min = 1;
   const int32_t* row_starts = nullptr;  // [rows + 1]; unused at 1
   const int32_t* slots = nullptr;       // [rows]; -1: padding, nothing is done
   // [rows]: tokens that the slot has consumed; none: state and window read as
@@ -82,7 +89,6 @@ struct GatedDeltaDecodeArgs {
   // Of the rounding to bf16, beside slot and consumed: other numbers for
   // another layer.
   uint32_t rounding_seed = 0;
-  // Results do not depend on it, to the bit.
   GatedDeltaForm form = GatedDeltaForm::kByStates;
 };
 

@@ -20,13 +20,27 @@ inline constexpr int kWarp = 32;
 inline constexpr int kSquaresGroup = 16;
 inline constexpr int kValuesMax = kWarp * kSquaresGroup;
 
+// Without the care that exp and division take of denormal numbers.
 __device__ inline float SigmoidOf(float x) {
-  return __fdividef(1.0F, 1.0F + __expf(-x));
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * -kLog2E));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0F + y));
+  return y;
 }
 __device__ inline float SiluOf(float x) { return x * SigmoidOf(x); }
 __device__ inline float SoftplusOf(float x) {
   return x > 20.0F ? x : log1pf(expf(x));
 }
+
+// Rows of so many tokens are left to another launch.
+struct LeftOut {
+  int32_t tokens_min = 0;
+  int32_t tokens_max = -1;
+
+  __host__ __device__ bool Has(int32_t tokens) const {
+    return tokens >= tokens_min && tokens <= tokens_max;
+  }
+};
 
 // One block's part of a row: a tile of a head's values.
 struct TilePlace {

@@ -34,7 +34,7 @@ struct GroupShared {
   float beta;
   int32_t slots[kRowsHeld];
   uint32_t consumed[kRowsHeld];
-  int32_t first_row;  // of the run
+  int32_t tokens[kRowsHeld];
   uint64_t loaded[kStages];
 };
 
@@ -95,7 +95,7 @@ struct RowInputs {
     RowInputs inputs;
     inputs.slot = shared.slots[row];
     inputs.consumed = shared.consumed[row];
-    inputs.token = shared.first_row + row;
+    inputs.token = shared.tokens[row];
     inputs.x = static_cast<const Input*>(args.projected) +
                inputs.token * args.projected_stride;
     inputs.window =

@@ -139,11 +139,14 @@ __global__ void __launch_bounds__(kGroups* kTileThreads, 1)
   const auto first_row = static_cast<int32_t>(begin / args.heads);
   for (int i = GroupThread(); i < kRowsHeld && first_row + i < args.rows;
        i += kTileThreads) {
-    shared.slots[i] = args.slots[first_row + i];
-    shared.consumed[i] = args.consumed[first_row + i];
+    const int32_t row = first_row + i;
+    const bool is_single = args.row_tokens_max == 1 ||
+                           args.row_starts[row + 1] - args.row_starts[row] == 1;
+    shared.slots[i] = is_single ? args.slots[row] : -1;
+    shared.consumed[i] = args.consumed[row];
+    shared.tokens[i] = args.row_tokens_max == 1 ? row : args.row_starts[row];
   }
   if (GroupThread() == 0) {
-    shared.first_row = first_row;
     for (uint64_t& loaded : shared.loaded) InitBarrier(&loaded);
   }
   GroupBarrier();
@@ -203,8 +206,8 @@ cudaError_t OfKeyDim(const GatedDeltaDecodeArgs& args, cudaStream_t stream) {
 bool CanStreamGatedDelta(const GatedDeltaDecodeArgs& args) {
   const Card card = ThisCard();
   const int64_t groups = int64_t{card.multiprocessors} * kGroups;
-  return card.has_copy_engine && args.row_tokens_max == 1 &&
-         args.conv_width == 4 && args.value_dim <= 2 * args.key_dim &&
+  return card.has_copy_engine && args.conv_width == 4 &&
+         args.value_dim <= 2 * args.key_dim &&
          args.rows / groups + 2 <= kRowsHeld;
 }
 

@@ -11,9 +11,10 @@
 
 namespace weir::engine {
 
-// Whether the card and the arguments are such as it takes.
+// Whether the card and the arguments are such as it takes, but for row lengths.
 bool CanStreamGatedDelta(const GatedDeltaDecodeArgs& args);
 
+// Rows of one token; leaves out all others.
 // REQUIRES: CanStreamGatedDelta(args).
 cudaError_t StreamGatedDelta(const GatedDeltaDecodeArgs& args,
                              cudaStream_t stream);
