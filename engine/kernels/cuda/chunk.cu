@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <type_traits>
+
 #include "engine/kernels/cuda/chunk.h"
+#include "engine/kernels/cuda/chunk_barrier.cuh"
 #include "engine/kernels/cuda/chunk_carry.cuh"
+#include "engine/kernels/cuda/chunk_delta.cuh"
 #include "engine/kernels/cuda/chunk_prepare.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
 #include "engine/kernels/cuda/chunk_system.cuh"
@@ -35,7 +39,9 @@ __device__ void CarryChunks(const ChunkArgs& args,
                             float* state,
                             bool fresh,
                             ChunkShared<Form>& shared) {
-  CarriedState<Form> carried(group, state);
+  using State =
+      std::conditional_t<Form::kDelta, DeltaState<Form>, PlainState<Form>>;
+  State carried(group, state);
   carried.Load(fresh);
   const int chunks = place.chunks();
   __nv_bfloat16* out = args.out + place.first_token * args.out_stride +
@@ -45,14 +51,15 @@ __device__ void CarryChunks(const ChunkArgs& args,
     ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
     const int at = chunk % kOperands;
     Await(&shared.prepared[at], chunk / kOperands);
-    carried.Step(tokens,
+    carried.Step(chunk,
+                 tokens,
                  shared.operands[at],
                  place.TokensOf(chunk),
                  out + int64_t{chunk} * kChunkTokens * args.out_stride,
                  args.out_stride);
     Arrive(&shared.carried[at]);
   }
-  carried.Store();
+  carried.End();
 }
 
 // A block has some values of one row's head: blockIdx is (values, head, row).

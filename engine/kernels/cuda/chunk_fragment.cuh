@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pieces of matrices in a warp's registers: how they are read from and written
-// to tiles (chunk_wgmma.cuh), rounded to bf16 and multiplied by one warp.
+// to tiles (chunk_wgmma.cuh), rounded and multiplied by one warp.
 //
 // A warp's 16 by 16 block of sums is float[8]: lane l has rows l / 4 (numbers
 // 0, 1, 4, 5) and l / 4 + 8 (2, 3, 6, 7), columns 2 (l % 4) and the next (0 to
@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
 
@@ -18,19 +19,29 @@ namespace weir::engine {
 
 using Fragment = uint32_t[4];
 
+template <Number kNumber>
 __device__ inline uint32_t Pack(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
+  if constexpr (kNumber == Number::kHalf) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  }
 }
-__device__ inline float Low(uint32_t pair) {
-  return __uint_as_float(pair << 16);
-}
-__device__ inline float High(uint32_t pair) {
-  return __uint_as_float(pair & 0xffff0000U);
+template <Number kNumber>
+__device__ inline float2 Unpack(uint32_t pair) {
+  if constexpr (kNumber == Number::kHalf) {
+    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  } else {
+    return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000U)};
+  }
 }
 // What Pack rounded away.
+template <Number kNumber>
 __device__ inline uint32_t PackRest(float low, float high, uint32_t packed) {
-  return Pack(low - Low(packed), high - High(packed));
+  const float2 there = Unpack<kNumber>(packed);
+  return Pack<kNumber>(low - there.x, high - there.y);
 }
 
 // 2^x, 0 below 2^-126.
@@ -41,17 +52,11 @@ __device__ inline float Exp2(float x) {
 }
 
 // Number i of Fragment holds numbers 2 i and 2 i + 1 of the sums.
+template <Number kNumber>
 __device__ inline void Round(const float* sums, Fragment& to) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) to[i] = Pack(sums[2 * i], sums[2 * i + 1]);
-}
-__device__ inline void RoundTwice(const float* sums,
-                                  Fragment& to,
-                                  Fragment& rest) {
-  Round(sums, to);
-#pragma unroll
   for (int i = 0; i < 4; ++i) {
-    rest[i] = PackRest(sums[2 * i], sums[2 * i + 1], to[i]);
+    to[i] = Pack<kNumber>(sums[2 * i], sums[2 * i + 1]);
   }
 }
 
@@ -98,7 +103,7 @@ __device__ inline uint32_t TurnedAddress(uint32_t tile, int row, int column) {
                             2 * row + (lane >> 3 & 1));
 }
 
-// sums += a b, all 16 by 16.
+// sums += a b, all 16 by 16, of fp16.
 __device__ inline void MultiplyBlocks(float (&sums)[8],
                                       const Fragment& a,
                                       const Fragment& b) {
@@ -106,7 +111,7 @@ __device__ inline void MultiplyBlocks(float (&sums)[8],
   for (int half = 0; half < 2; ++half) {
     float* d = sums + 4 * half;
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]),
@@ -118,13 +123,21 @@ __device__ inline void MultiplyBlocks(float (&sums)[8],
   }
 }
 
-// A matrix rounded to bf16, and what that rounded away.
+// A matrix rounded to fp16, and what that rounded away.
 struct Twice {
   Fragment number;
   Fragment rest;
 };
+__device__ inline void RoundTwice(const float* sums, Twice& to) {
+  Round<Number::kHalf>(sums, to.number);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    to.rest[i] =
+        PackRest<Number::kHalf>(sums[2 * i], sums[2 * i + 1], to.number[i]);
+  }
+}
 
-// sums += a b to about 16 bits: the product of the rests is left out.
+// sums += a b to about 22 bits: the product of the rests is left out.
 __device__ inline void MultiplyTwice(float (&sums)[8],
                                      const Twice& a,
                                      const Twice& b) {

@@ -6,11 +6,12 @@
 //
 //   T[i][j] = sum over m of Y[i][m] T[m][j],  Y = -T[i][i] L[i][m],  j <= m < i
 //
-// with operands of two bf16 each. Powers of L, as a Neumann series has them, do
-// not occur: equal keys would make them large before they cancel.
+// with operands of two fp16 each: of numbers that are at most 2. Powers of L,
+// as a Neumann series has them, do not occur: equal keys would make them large
+// before they cancel.
 #pragma once
 
-#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
@@ -18,7 +19,7 @@
 
 namespace weir::engine {
 
-// Numbers rounded to bf16, and what that rounded away.
+// Numbers rounded to fp16, and what that rounded away.
 using TwiceTile = uint8_t[2][kTileBytes];
 
 // L in shared memory; a warp's block row is read by that warp alone.
@@ -30,9 +31,10 @@ struct LowerMatrix {
 __device__ inline void StoreTwice(
     TwiceTile& tile, int row, int column, float low, float high) {
   const uint32_t at = NumberOffset(row, column);
-  const uint32_t number = Pack(low, high);
+  const uint32_t number = Pack<Number::kHalf>(low, high);
   *reinterpret_cast<uint32_t*>(tile[0] + at) = number;
-  *reinterpret_cast<uint32_t*>(tile[1] + at) = PackRest(low, high, number);
+  *reinterpret_cast<uint32_t*>(tile[1] + at) =
+      PackRest<Number::kHalf>(low, high, number);
 }
 
 // The block's left operand, or its right one.
@@ -79,10 +81,9 @@ __device__ inline void InvertDiagonal(const LowerMatrix& lower,
   uint8_t* tile = inverse[lane / 16];
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
-    const __nv_bfloat16 number = __float2bfloat16_rn(x[i]);
-    const __nv_bfloat16 rest =
-        __float2bfloat16_rn(x[i] - __bfloat162float(number));
-    *reinterpret_cast<__nv_bfloat16*>(
+    const __half number = __float2half_rn(x[i]);
+    const __half rest = __float2half_rn(x[i] - __half2float(number));
+    *reinterpret_cast<__half*>(
         tile + NumberOffset(16 * warp + i, 16 * warp + column)) =
         lane < 16 ? number : rest;
   }
@@ -104,7 +105,7 @@ __device__ inline void SolveDiagonal(const LowerMatrix& lower,
     MultiplyTwice(sums, diagonal, l);
 #pragma unroll
     for (int i = 0; i < 8; ++i) sums[i] = -sums[i];
-    RoundTwice(sums, y[m].number, y[m].rest);
+    RoundTwice(sums, y[m]);
   }
 }
 

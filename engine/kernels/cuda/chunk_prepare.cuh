@@ -6,6 +6,7 @@
 
 #include <cuda_bf16.h>
 
+#include "engine/kernels/cuda/chunk_barrier.cuh"
 #include "engine/kernels/cuda/chunk_scores.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
 #include "engine/kernels/cuda/chunk_transfer.cuh"
@@ -25,7 +26,7 @@ __device__ inline void MakeScores(const ChunkTokens<Form>& tokens,
   CommitProducts();
   WaitProducts<0>();
   Pin(products);
-  WriteScores(products, sums, warp, operands.scores[0]);
+  WriteScores<Number::kBfloat>(products, sums, warp, 1.0F, operands.scores[0]);
 }
 
 // The copies of all chunks, as many under way as there

@@ -43,10 +43,14 @@ __device__ inline void WriteScales(float2 sums,
   if (warp == 0) write(scales.from_start, Exp2(sums.x), Exp2(sums.y));
   if (warp == 1) write(scales.to_end, Exp2(last - sums.x), Exp2(last - sums.y));
   if (beta == nullptr || warp < 2) return;
-  const float2 x = *reinterpret_cast<const float2*>(beta + token);
+  float2 x = *reinterpret_cast<const float2*>(beta + token);
+  x.x /= kKeyScale;
+  x.y /= kKeyScale;
   if (warp == 2) write(scales.beta, x.x, x.y);
   if (warp == 3) {
-    write(scales.beta_from_start, x.x * Exp2(sums.x), x.y * Exp2(sums.y));
+    write(scales.beta_from_start,
+          x.x * Exp2(sums.x) / kKeyScale,
+          x.y * Exp2(sums.y) / kKeyScale);
   }
 }
 
@@ -93,17 +97,20 @@ __device__ inline void MultiplyTokens(const uint8_t (*rows)[kTileBytes],
                                       float (&sums)[32]) {
 #pragma unroll
   for (int step = 0; step < 4 * kKeyTiles; ++step) {
-    MultiplyAddTiles(sums,
-                     TileOperand(rows[step / 4]) + step % 4 * kColumns16,
-                     TileOperand(keys[step / 4]) + step % 4 * kColumns16,
-                     step > 0);
+    MultiplyAddTiles<Number::kBfloat>(
+        sums,
+        TileOperand(rows[step / 4]) + step % 4 * kColumns16,
+        TileOperand(keys[step / 4]) + step % 4 * kColumns16,
+        step > 0);
   }
 }
 
-// Writes the scores of the warp's block row, from its products.
+// Writes the scores of the warp's block row, from its products, times `scale`.
+template <Number kNumber>
 __device__ inline void WriteScores(const float (&products)[32],
                                    float2 sums,
                                    int warp,
+                                   float scale,
                                    uint8_t* scores) {
 #pragma unroll
   for (int block = 0; block < 4; ++block) {
@@ -111,7 +118,8 @@ __device__ inline void WriteScores(const float (&products)[32],
     const float* p = products + 8 * block;
     VisitBlock(sums, warp, block, [&](int n, int i, int j, float f, float f_2) {
       *reinterpret_cast<uint32_t*>(scores + NumberOffset(i, j)) =
-          Pack(j <= i ? f * p[n] : 0.0F, j + 1 <= i ? f_2 * p[n + 1] : 0.0F);
+          Pack<kNumber>(j <= i ? scale * f * p[n] : 0.0F,
+                        j + 1 <= i ? scale * f_2 * p[n + 1] : 0.0F);
     });
   }
 }

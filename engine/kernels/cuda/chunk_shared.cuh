@@ -28,6 +28,10 @@ struct ChunkForm {
   static constexpr int kThreads = (kGroups + kPreparers) * kWarpgroup;
 };
 
+// With the delta rule keys become fp16 this much larger, and values as much
+// smaller, that both stay in the range of fp16 with room for what is smaller.
+inline constexpr float kKeyScale = 128.0F;
+
 // What one chunk brings from device memory: tiles of 64 tokens.
 template <typename Form>
 struct ChunkTokens {
@@ -41,10 +45,10 @@ struct ChunkTokens {
 
 // g_i, the sum of log2 decays up to token i, as factors.
 struct ChunkScales {
-  float from_start[kChunkTokens];  // 2^g_i
-  float to_end[kChunkTokens];      // 2^(g_last - g_i)
-  float beta[kChunkTokens];
-  float beta_from_start[kChunkTokens];
+  float from_start[kChunkTokens];       // 2^g_i
+  float to_end[kChunkTokens];           // 2^(g_last - g_i)
+  float beta[kChunkTokens];             // beta_i / kKeyScale
+  float beta_from_start[kChunkTokens];  // beta_i 2^g_i / kKeyScale^2
 };
 
 // What products with a chunk's values need of the rest of it. Of the tiles the
@@ -58,8 +62,8 @@ struct ChunkOperands {
 template <>
 struct ChunkOperands<true> {
   ChunkScales scales;
-  // The same, and the triangular system's inverse, rounded and what that
-  // rounded away.
+  // The same as fp16 and times kKeyScale, and the triangular system's inverse,
+  // rounded to fp16 and what that rounded away.
   uint8_t scores[1][kTileBytes];
   uint8_t inverse[2][kTileBytes];
 };

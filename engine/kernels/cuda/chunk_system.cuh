@@ -117,7 +117,8 @@ __global__ void __launch_bounds__(kWarpgroup,
   Pin(queries);
   __syncthreads();
   WriteLower(keys, sums, shared.beta, warp, shared.system.lower);
-  WriteScores(queries, sums, warp, operands.scores[0]);
+  WriteScores<Number::kHalf>(
+      queries, sums, warp, kKeyScale, operands.scores[0]);
   InvertLower(shared.system.lower, warp, shared.system.inverse);
   VisitLowerWords([&](int word) {
 #pragma unroll

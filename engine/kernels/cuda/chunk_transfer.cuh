@@ -5,6 +5,8 @@
 
 #include <cuda_bf16.h>
 
+#include "engine/kernels/cuda/chunk_barrier.cuh"
+#include "engine/kernels/cuda/chunk_fragment.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
 #include "engine/kernels/cuda/chunk_wgmma.cuh"
 
@@ -75,20 +77,39 @@ __device__ inline void CopyTokens(const ChunkArgs& args,
   CommitCopies();
 }
 
-// With the delta rule: the copies of all chunks and of their operands.
-template <typename Form>
-__device__ inline void CopyChunks(const ChunkArgs& args,
-                                  const ChunkPlace& place,
-                                  const ChunkOperands<true>* operands,
-                                  ChunkShared<Form>& shared) {
-  constexpr int kStages = Form::kStages;
+// Makes fp16 of the bf16 that CopyTiles has copied there for this thread.
+template <int kTiles>
+__device__ inline void MakeHalves(float scale, uint8_t (*tiles)[kTileBytes]) {
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-  const int chunks = place.chunks();
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    const int stage = chunk % kStages;
-    if (chunk >= kStages) Await(&shared.carried[stage], chunk / kStages - 1);
+  uint8_t* at = tiles[0] + PieceOffset(thread >> 3, thread & 7);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      auto* piece =
+          reinterpret_cast<uint4*>(at + i * 16 * 128 + tile * kTileBytes);
+      uint4 x = *piece;
+      for (uint32_t* pair : {&x.x, &x.y, &x.z, &x.w}) {
+        const float2 numbers = Unpack<Number::kBfloat>(*pair);
+        *pair = Pack<Number::kHalf>(scale * numbers.x, scale * numbers.y);
+      }
+      *piece = x;
+    }
+  }
+}
+
+// With the delta rule: puts the copies of a chunk's operands and tokens under
+// way, or none beyond the last chunk.
+template <typename Form>
+__device__ inline void CopyChunk(const ChunkArgs& args,
+                                 const ChunkPlace& place,
+                                 const ChunkOperands<true>* operands,
+                                 int chunk,
+                                 ChunkShared<Form>& shared) {
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  if (chunk < place.chunks()) {
     const ChunkOperands<true>& from = operands[int64_t{chunk} * args.heads];
-    ChunkOperands<true>& to = shared.operands[stage];
+    ChunkOperands<true>& to = shared.operands[chunk % Form::kStages];
     const auto copy = [&](const void* source, void* target, int word) {
       CopyAsync<16>(SharedAddress(target) + 16 * word,
                     static_cast<const uint4*>(source) + word,
@@ -102,10 +123,34 @@ __device__ inline void CopyChunks(const ChunkArgs& args,
       copy(from.inverse[0], to.inverse[0], word);
       copy(from.inverse[1], to.inverse[1], word);
     });
-    CopyTokens(args, place, chunk, shared);
-    WaitCopies<0>();
+  }
+  CopyTokens(args, place, chunk, shared);
+}
+
+// Likewise all chunks, as many under way as there is room for.
+template <typename Form>
+__device__ inline void CopyChunks(const ChunkArgs& args,
+                                  const ChunkPlace& place,
+                                  const ChunkOperands<true>* operands,
+                                  ChunkShared<Form>& shared) {
+  constexpr int kAhead = Form::kStages - 1;
+  const int chunks = place.chunks();
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    CopyChunk(args, place, operands, i, shared);
+  }
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    WaitCopies<kAhead - 1>();
+    ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
+    MakeHalves<Form::kKeyTiles>(kKeyScale, tokens.k);
+    MakeHalves<Form::kKeyTiles>(1.0F, tokens.q);
     ShowToProducts();
-    Arrive(&shared.prepared[stage]);
+    Arrive(&shared.prepared[chunk % Form::kStages]);
+    if (chunk > 0) {
+      Await(&shared.carried[(chunk - 1) % Form::kStages],
+            (chunk - 1) / Form::kStages);
+    }
+    CopyChunk(args, place, operands, chunk + kAhead, shared);
   }
 }
 

@@ -13,21 +13,13 @@
 
 namespace weir::engine {
 
-__device__ inline void Unpack(const Fragment (&v)[4], float (&values)[32]) {
+// 64 values of a chunk's tokens from their tile, whose rows are tokens.
+__device__ inline void LoadValues(const uint8_t* tile,
+                                  int warp,
+                                  Fragment (&v)[4]) {
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    values[2 * i] = Low(v[i / 4][i % 4]);
-    values[2 * i + 1] = High(v[i / 4][i % 4]);
-  }
-}
-
-// What Round left of the values, in place of what it gave.
-__device__ inline void RoundRests(const float (&values)[32],
-                                  Fragment (&rounded)[4]) {
-#pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    uint32_t& pair = rounded[i / 4][i % 4];
-    pair = PackRest(values[2 * i], values[2 * i + 1], pair);
+  for (int j = 0; j < 4; ++j) {
+    LoadBlocksTransposed(TurnedAddress(SharedAddress(tile), warp, j), v[j]);
   }
 }
 
@@ -46,60 +38,20 @@ __device__ inline void Scale(const float* factors, int j, float* values) {
   }
 }
 
-// U, from W in `writes` and v^T: there in full, in v and u_rest rounded.
-__device__ inline void Solve(const uint8_t (*inverse)[kTileBytes],
-                             const ChunkScales& scales,
-                             float (&writes)[32],
-                             Fragment (&v)[4],
-                             Fragment (&u_rest)[4]) {
-  const int lane = Lane();
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    float* values = writes + 8 * j;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float* pair = values + 2 * i;
-      const int token = 16 * j + i / 2 * 8 + 2 * (lane & 3);
-      const float2 beta = *reinterpret_cast<const float2*>(&scales.beta[token]);
-      const float2 decay =
-          *reinterpret_cast<const float2*>(&scales.beta_from_start[token]);
-      pair[0] = beta.x * Low(v[j][i]) - decay.x * pair[0];
-      pair[1] = beta.y * High(v[j][i]) - decay.y * pair[1];
-    }
-    RoundTwice(values, v[j], u_rest[j]);
-  }
-  const uint64_t number = TileOperand(inverse[0]);
-  const uint64_t rest = TileOperand(inverse[1]);
-  BeginProducts();
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    MultiplyAdd<false>(writes, v[j], rest + j * kColumns16, j > 0);
-    MultiplyAdd<false>(writes, u_rest[j], number + j * kColumns16, true);
-  }
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    MultiplyAdd<false>(writes, v[j], number + j * kColumns16, true);
-  }
-  CommitProducts();
-  WaitProducts<0>();
-  Pin(writes);
-#pragma unroll
-  for (int j = 0; j < 4; ++j) RoundTwice(writes + 8 * j, v[j], u_rest[j]);
-}
-
 // sums += u scores^T.
+template <Number kNumber>
 __device__ inline void AddScores(const uint8_t* tile,
                                  const Fragment (&u)[4],
                                  float (&reads)[32]) {
   const uint64_t scores = TileOperand(tile);
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    MultiplyAdd<false>(reads, u[j], scores + j * kColumns16, true);
+    MultiplyAdd<kNumber, false>(reads, u[j], scores + j * kColumns16, true);
   }
 }
 
 // sums (+)= s rows^T.
-template <int kTiles>
+template <Number kNumber, int kTiles>
 __device__ inline void MultiplyState(const Fragment (&s)[kTiles][4],
                                      const uint8_t (*rows)[kTileBytes],
                                      bool add,
@@ -108,17 +60,16 @@ __device__ inline void MultiplyState(const Fragment (&s)[kTiles][4],
   for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<false>(sums,
-                         s[i][j],
-                         TileOperand(rows[i]) + j * kColumns16,
-                         add || i + j > 0);
+      MultiplyAdd<kNumber, false>(sums,
+                                  s[i][j],
+                                  TileOperand(rows[i]) + j * kColumns16,
+                                  add || i + j > 0);
     }
   }
-  CommitProducts();
 }
 
 // s += w k, of the chunk's keys.
-template <int kKeyTiles>
+template <Number kNumber, int kKeyTiles>
 __device__ inline void AddToState(const uint8_t (&keys)[kKeyTiles][kTileBytes],
                                   const Fragment (&w)[4],
                                   float (&s)[kKeyTiles][32]) {
@@ -127,7 +78,7 @@ __device__ inline void AddToState(const uint8_t (&keys)[kKeyTiles][kTileBytes],
     const uint64_t k = TileOperand(keys[tile]);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<true>(s[tile], w[j], k + j * kRows16, true);
+      MultiplyAdd<kNumber, true>(s[tile], w[j], k + j * kRows16, true);
     }
   }
 }
@@ -143,13 +94,24 @@ __device__ inline void EndProducts(float (&reads)[32],
   for (int tile = 0; tile < kKeyTiles; ++tile) Pin(s[tile]);
 }
 
-// Writes the first `count` tokens of out from a tile that its warps have left
-// there, each its 16 values of every token.
-__device__ inline void WriteOut(const uint8_t* tile,
+// Writes the first `count` tokens of out, times `scale`, by way of a tile that
+// nothing else is read from any more; each warp has 16 values of every token.
+__device__ inline void WriteOut(float (&sums)[32],
+                                float scale,
+                                uint8_t* tile,
                                 int warp,
                                 int count,
                                 __nv_bfloat16* out,
                                 int64_t stride) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    Fragment x;
+#pragma unroll
+    for (int i = 8 * j; i < 8 * j + 8; ++i) sums[i] *= scale;
+    Round<Number::kBfloat>(sums + 8 * j, x);
+    StoreBlocksTransposed(TurnedAddress(SharedAddress(tile), warp, j), x);
+  }
+  __syncwarp();
   const int lane = Lane();
   const int piece = 2 * warp + (lane & 1);
   __nv_bfloat16* to = out + lane / 2 * stride + 8 * piece;

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The instructions of compute capability 9.0 that the chunk kernels are made
-// of: products of a warpgroup (wgmma), barriers in shared memory, copies.
+// Products of a warpgroup (wgmma, compute capability 9.0), which the chunk
+// kernels are made of.
 //
 // A tile is 64 rows of 128 bytes in shared memory, 1024-byte aligned; the
 // 16-byte pieces of a row are permuted by the row (the "128-byte swizzle"), so
 // that neither rows nor columns of pieces share banks.
 #pragma once
-
-#include <cuda_bf16.h>
 
 #include <cstdint>
 
@@ -16,6 +14,10 @@ namespace weir::engine {
 
 inline constexpr int kTileBytes = 64 * 128;
 inline constexpr int kWarpgroup = 128;  // threads
+
+// What operands of products are: the one has fp32's range and 8 bits, the other
+// 11 bits of what lies between 2^-14 and 65,504, and below that 2^-24.
+enum class Number { kBfloat, kHalf };
 
 // A thread's place in its warp. Read anew at each call: addresses made of it
 // are then made anew for each chunk, where the compiler would else make all of
@@ -58,47 +60,58 @@ inline constexpr uint64_t kRows16 = 128;
       "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]),    \
       "+f"(d[31])
 
+#define WEIR_PRODUCT_64(type)                                 \
+  "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type \
+  " {"                                                        \
+  "%0, %1, %2, %3, %4, %5, %6, %7, "                          \
+  "%8, %9, %10, %11, %12, %13, %14, %15, "                    \
+  "%16, %17, %18, %19, %20, %21, %22, %23, "                  \
+  "%24, %25, %26, %27, %28, %29, %30, %31}, "
+
 // d += a b over 16 columns of a: [64, 16] in registers, b [16, 64] a tile read
 // by its columns, b[i][j] = tile[j][i]; with kByRows b[i][j] = tile[i][j].
 // Without `add` d = a b.
-template <bool kByRows>
+template <Number kNumber, bool kByRows>
 __device__ inline void MultiplyAdd(float (&d)[32],
                                    const uint32_t (&a)[4],
                                    uint64_t b,
                                    bool add) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, "
-      "%8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, "
-      "%24, %25, %26, %27, %28, %29, %30, %31"
-      "}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}\n"
-      : WEIR_SUMS_32(d)
-      : "r"(a[0]),
-        "r"(a[1]),
-        "r"(a[2]),
-        "r"(a[3]),
-        "l"(b),
-        "r"(static_cast<int>(add)),
-        "n"(kByRows ? 1 : 0));
+#define WEIR_PRODUCT(type)                                                   \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n" WEIR_PRODUCT_64( \
+                   type) "{%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}\n"     \
+               : WEIR_SUMS_32(d)                                             \
+               : "r"(a[0]),                                                  \
+                 "r"(a[1]),                                                  \
+                 "r"(a[2]),                                                  \
+                 "r"(a[3]),                                                  \
+                 "l"(b),                                                     \
+                 "r"(static_cast<int>(add)),                                 \
+                 "n"(kByRows ? 1 : 0))
+  if constexpr (kNumber == Number::kHalf) {
+    WEIR_PRODUCT("f16");
+  } else {
+    WEIR_PRODUCT("bf16");
+  }
+#undef WEIR_PRODUCT
 }
 
 // The same with a [64, 16] from a tile; b[i][j] = tile[j][i].
+template <Number kNumber>
 __device__ inline void MultiplyAddTiles(float (&d)[32],
                                         uint64_t a,
                                         uint64_t b,
                                         bool add) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, "
-      "%8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, "
-      "%24, %25, %26, %27, %28, %29, %30, %31"
-      "}, %32, %33, p, 1, 1, 0, 0;\n}\n"
-      : WEIR_SUMS_32(d)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+#define WEIR_PRODUCT(type)                                                   \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n" WEIR_PRODUCT_64( \
+                   type) "%32, %33, p, 1, 1, 0, 0;\n}\n"                     \
+               : WEIR_SUMS_32(d)                                             \
+               : "l"(a), "l"(b), "r"(static_cast<int>(add)))
+  if constexpr (kNumber == Number::kHalf) {
+    WEIR_PRODUCT("f16");
+  } else {
+    WEIR_PRODUCT("bf16");
+  }
+#undef WEIR_PRODUCT
 }
 
 // Keeps the compiler from moving uses of d across.
@@ -106,6 +119,7 @@ __device__ inline void Pin(float (&d)[32]) {
   asm volatile("" : WEIR_SUMS_32(d) : : "memory");
 }
 #undef WEIR_SUMS_32
+#undef WEIR_PRODUCT_64
 
 __device__ inline void BeginProducts() {
   asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
@@ -124,59 +138,6 @@ __device__ inline void WaitProducts() {
 // writes once the others have been told of them.
 __device__ inline void ShowToProducts() {
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-}
-
-__device__ inline void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile(
-      "mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(SharedAddress(barrier)),
-      "r"(arrivals)
-      : "memory");
-}
-__device__ inline void Arrive(uint64_t* barrier) {
-  asm volatile(
-      "mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(SharedAddress(barrier))
-      : "memory");
-}
-// Waits for the barrier's turn `turn`, counted from 0.
-__device__ inline void Await(uint64_t* barrier, int turn) {
-  asm volatile(
-      "{\n.reg .pred p;\nagain:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-      "@p bra done;\nbra again;\ndone:\n}\n" ::"r"(SharedAddress(barrier)),
-      "r"(turn & 1)
-      : "memory");
-}
-// Copies kBytes, 4 or 16, to shared memory; zeros if not `here`.
-template <int kBytes>
-__device__ inline void CopyAsync(uint32_t to, const void* from, bool here) {
-  const int bytes = here ? kBytes : 0;
-  if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to),
-                 "l"(from),
-                 "r"(bytes)
-                 : "memory");
-  } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(to),
-                 "l"(from),
-                 "r"(bytes)
-                 : "memory");
-  }
-}
-__device__ inline void CommitCopies() {
-  asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-template <int kPending>
-__device__ inline void WaitCopies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
-}
-
-template <int kRegisters>
-__device__ inline void TakeRegisters() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ inline void GiveRegisters() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kRegisters));
 }
 
 }  // namespace weir::engine
