@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <type_traits>
 
 #include "engine/kernels/cuda/chunk.h"
 #include "engine/kernels/cuda/chunk_barrier.cuh"
 #include "engine/kernels/cuda/chunk_carry.cuh"
+#include "engine/kernels/cuda/chunk_channel_system.cuh"
 #include "engine/kernels/cuda/chunk_delta.cuh"
 #include "engine/kernels/cuda/chunk_prepare.cuh"
+#include "engine/kernels/cuda/chunk_segment.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
+#include "engine/kernels/cuda/chunk_supply.cuh"
 #include "engine/kernels/cuda/chunk_system.cuh"
 
 namespace weir::engine {
@@ -32,52 +36,124 @@ __device__ void InitShared(ChunkShared<Form>& shared) {
   __syncthreads();
 }
 
+// Where a block's state comes from and where it goes: nowhere without `to`,
+// zero without `from`, or the unit vectors.
+struct StatePlace {
+  const float* from = nullptr;
+  float* to = nullptr;
+  int32_t first_unit = -1;
+};
+
 template <typename Form>
 __device__ void CarryChunks(const ChunkArgs& args,
-                            const ChunkPlace& place,
+                            const ChunkPlace<Form>& place,
                             int group,
-                            float* state,
-                            bool fresh,
+                            const StatePlace& state,
                             ChunkShared<Form>& shared) {
   using State =
       std::conditional_t<Form::kDelta, DeltaState<Form>, PlainState<Form>>;
-  State carried(group, state);
-  carried.Load(fresh);
+  State carried(group);
+  if (Form::kDelta && state.first_unit >= 0) {
+    carried.LoadUnits(state.first_unit);
+  } else {
+    carried.Load(state.from);
+  }
   const int chunks = place.chunks();
-  __nv_bfloat16* out = args.out + place.first_token * args.out_stride +
-                       place.head * args.value_dim + place.first_value;
   constexpr int kOperands = Form::kDelta ? Form::kStages : 2;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
     const int at = chunk % kOperands;
     Await(&shared.prepared[at], chunk / kOperands);
-    carried.Step(chunk,
-                 tokens,
-                 shared.operands[at],
-                 place.TokensOf(chunk),
-                 out + int64_t{chunk} * kChunkTokens * args.out_stride,
-                 args.out_stride);
+    if constexpr (Form::kDelta) {
+      carried.Step(chunk, tokens, shared.operands[at], place.out_scale);
+    } else {
+      __nv_bfloat16* out = args.out + place.first_token * args.out_stride +
+                           place.head * args.value_dim + place.first_value;
+      carried.Step(tokens,
+                   shared.operands[at],
+                   place.TokensOf(chunk),
+                   out + int64_t{chunk} * kChunkTokens * args.out_stride,
+                   args.out_stride);
+    }
     Arrive(&shared.carried[at]);
   }
-  carried.End();
+  if (state.to != nullptr) carried.End(state.to);
 }
 
-// A block has some values of one row's head: blockIdx is (values, head, row).
+// What this block has, which is blockIdx (values, head, row or place): false if
+// there is nothing to do.
+template <typename Form>
+__device__ bool FindPlace(const ChunkLaunch& launch,
+                          ChunkPlace<Form>& place,
+                          StatePlace& state) {
+  const ChunkArgs& args = launch.args;
+  SegmentPlace at;
+  if (!FindSegment(launch, static_cast<int32_t>(blockIdx.z), at)) return false;
+  const int32_t slot = args.slots[at.row];
+  const int32_t first = args.row_starts[at.row];
+  const int32_t tokens = args.row_starts[at.row + 1] - first;
+  if (slot < 0 || tokens == 0) return false;
+  constexpr int kValues = Form::kGroups * 64;
+  const int32_t blocks = args.value_dim / kValues;
+  const auto block = static_cast<int32_t>(blockIdx.x);
+  place.has_values = block < blocks;
+  place.has_out = !at.joined;
+  if (!place.has_values && !at.joined) return false;
+  const ChunkSpan span = at.Span(tokens);
+  place.first_token = first + int64_t{span.first} * kChunkTokens;
+  place.tokens =
+      min(tokens, span.end * kChunkTokens) - span.first * kChunkTokens;
+  place.head = static_cast<int32_t>(blockIdx.y);
+  place.key_head = place.head / (args.heads / args.key_heads);
+  place.first_value = (place.has_values ? block : block - blocks) * kValues;
+  place.out_scale = Form::kChannel ? 1.0F / ScaleOf(args).query : 1.0F;
+  place.operands =
+      static_cast<const typename Form::Operands*>(args.workspace) +
+      (FirstChunk(args.row_starts, at.row) + span.first) * args.heads +
+      place.head;
+
+  const int64_t head_row =
+      int64_t{place.head} * args.value_dim + place.first_value;
+  float* own = args.state + slot * args.state_stride + head_row * args.key_dim;
+  const auto start = [&](int32_t segment) {
+    return launch.plan.starts +
+           ((at.place + segment) * args.heads * args.value_dim + head_row) *
+               args.key_dim;
+  };
+  if (!place.has_values) {
+    state.first_unit = place.first_value;
+    state.to = launch.plan.transfers +
+               ((at.place + at.segment) * args.heads + place.head) *
+                   args.key_dim * args.key_dim +
+               int64_t{place.first_value} * args.key_dim;
+    return true;
+  }
+  const bool fresh = args.consumed != nullptr && args.consumed[at.row] == 0;
+  if (at.segment == 0) {
+    state.from = fresh ? nullptr : own;
+  } else if (!at.joined) {
+    state.from = start(at.segment);
+  }
+  if (at.is_last()) {
+    state.to = own;
+  } else if (at.joined || at.segment == 0) {
+    state.to = start(at.segment + 1);
+  }
+  return true;
+}
+
+// A block has some values of one head and of one row or segment, or some rows
+// of a segment's transfer.
 template <typename Form>
 __global__ void __launch_bounds__(Form::kThreads, 1)
-    ChunkKernel(const __grid_constant__ ChunkArgs args) {
+    ChunkKernel(const __grid_constant__ ChunkLaunch launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<ChunkShared<Form>*>(memory);
-  const int32_t row = static_cast<int32_t>(blockIdx.z);
-  const int32_t slot = args.slots[row];
-  ChunkPlace place;
-  place.first_token = args.row_starts[row];
-  place.tokens = args.row_starts[row + 1] - args.row_starts[row];
-  if (slot < 0 || place.tokens == 0) return;
-  place.head = static_cast<int32_t>(blockIdx.y);
-  place.key_head = place.head / (args.heads / args.key_heads);
-  place.first_value = static_cast<int32_t>(blockIdx.x) * Form::kGroups * 64;
+  const ChunkArgs& args = launch.args;
+  ChunkPlace<Form> place;
+  StatePlace state;
+  if (!FindPlace<Form>(launch, place, state)) return;
   InitShared(shared);
 
   // By a shuffle, for the compiler to see that a warp takes one branch.
@@ -88,11 +164,8 @@ __global__ void __launch_bounds__(Form::kThreads, 1)
   constexpr bool kFour = Form::kThreads == 4 * kWarpgroup;
   if (group == Form::kGroups) {
     if constexpr (Form::kDelta) {
-      if constexpr (kThree) GiveRegisters<56>();
-      const auto* operands =
-          static_cast<const ChunkOperands<true>*>(args.workspace) +
-          FirstChunk(args.row_starts, row) * args.heads + place.head;
-      CopyChunks(args, place, operands, shared);
+      GiveRegisters<kFour ? 48 : 128>();
+      CopyChunks(args, place, shared);
     } else if constexpr (kFour) {
       GiveRegisters<96>();
       PrepareChunks<Form, false, true>(args, place, shared);
@@ -100,18 +173,17 @@ __global__ void __launch_bounds__(Form::kThreads, 1)
       PrepareChunks<Form, true, true>(args, place, shared);
     }
   } else if (group > Form::kGroups) {
-    if constexpr (kFour) {
+    if constexpr (Form::kDelta) {
+      GiveRegisters<kFour ? 48 : 128>();
+      PrepareHalves(place, shared);
+    } else if constexpr (kFour) {
       GiveRegisters<64>();
       PrepareChunks<Form, true, false>(args, place, shared);
     }
   } else {
-    if constexpr (kThree) TakeRegisters<224>();
-    if constexpr (kFour) TakeRegisters<176>();
-    const bool fresh = args.consumed != nullptr && args.consumed[row] == 0;
-    float* state = args.state + slot * args.state_stride +
-                   (int64_t{place.head} * args.value_dim + place.first_value) *
-                       args.key_dim;
-    CarryChunks(args, place, group, state, fresh, shared);
+    if constexpr (kThree) TakeRegisters<248>();
+    if constexpr (kFour) TakeRegisters<Form::kDelta ? 208 : 176>();
+    CarryChunks(args, place, group, state, shared);
   }
 #endif
 }
@@ -120,33 +192,83 @@ int64_t WorkspaceChunks(const ChunkArgs& args) {
   return args.tokens / kChunkTokens + args.rows;
 }
 
-template <int kKeyTiles>
-cudaError_t LaunchSystem(const ChunkArgs& args, cudaStream_t stream) {
-  constexpr int kBytes = sizeof(SystemShared<kKeyTiles>);
-  const auto kernel = ChunkSystemKernel<kKeyTiles>;
-  const cudaError_t status = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  if (status != cudaSuccess) return status;
-  const dim3 grid(args.heads, static_cast<unsigned>(WorkspaceChunks(args)));
-  kernel<<<grid, kWarpgroup, kBytes, stream>>>(args);
-  return cudaGetLastError();
+// For segments of long rows, if there may be any.
+int32_t PlaceCount(const ChunkArgs& args, const SegmentPlan& plan) {
+  const int64_t longest = args.longest_row > 0
+                              ? std::min<int64_t>(args.longest_row, args.tokens)
+                              : args.tokens;
+  return longest < plan.row_tokens
+             ? 0
+             : static_cast<int32_t>(args.tokens / plan.place_tokens());
 }
 
-template <bool kDelta, int kKeyTiles, int kGroups>
-cudaError_t Launch(const ChunkArgs& args, cudaStream_t stream) {
-  if constexpr (kDelta) {
-    const cudaError_t status = LaunchSystem<kKeyTiles>(args, stream);
+template <typename Form>
+cudaError_t LaunchSystem(const ChunkArgs& args, cudaStream_t stream) {
+  constexpr int kTiles = Form::kKeyTiles;
+  const dim3 grid(args.heads, static_cast<unsigned>(WorkspaceChunks(args)));
+  const auto launch = [&](auto kernel, int threads, int bytes) {
+    const cudaError_t status = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (status != cudaSuccess) return status;
+    kernel<<<grid, threads, bytes, stream>>>(args);
+    return cudaGetLastError();
+  };
+  if constexpr (Form::kChannel) {
+    return launch(ChannelSystemKernel<kTiles>,
+                  kChannelThreads,
+                  sizeof(ChannelShared<kTiles>));
+  } else {
+    return launch(
+        ChunkSystemKernel<kTiles>, kWarpgroup, sizeof(SystemShared<kTiles>));
   }
-  using Form = ChunkForm < kDelta, kKeyTiles, kGroups, kKeyTiles<4 ? 3 : 2>;
+}
+
+template <typename Form>
+cudaError_t LaunchPass(const ChunkLaunch& launch,
+                       int32_t values,
+                       int32_t places,
+                       cudaStream_t stream) {
   constexpr int kBytes = sizeof(ChunkShared<Form>);
   const auto kernel = ChunkKernel<Form>;
   const cudaError_t status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (status != cudaSuccess) return status;
-  const dim3 grid(args.value_dim / (64 * kGroups), args.heads, args.rows);
-  kernel<<<grid, Form::kThreads, kBytes, stream>>>(args);
+  const dim3 grid(values / (64 * Form::kGroups), launch.args.heads, places);
+  kernel<<<grid, Form::kThreads, kBytes, stream>>>(launch);
   return cudaGetLastError();
+}
+
+template <int kKeyTiles>
+cudaError_t LaunchJoin(const ChunkLaunch& launch, cudaStream_t stream) {
+  const dim3 grid(
+      launch.args.value_dim / kJoinValues, launch.args.heads, launch.places);
+  JoinSegmentsKernel<64 * kKeyTiles><<<grid, kJoinThreads, 0, stream>>>(launch);
+  return cudaGetLastError();
+}
+
+template <ChunkKind kKind, int kKeyTiles, int kGroups>
+cudaError_t Launch(ChunkLaunch launch, cudaStream_t stream) {
+  constexpr int kStages =
+      kKeyTiles == 4 || kKind == ChunkKind::kChannel ? 2 : 3;
+  using Form = ChunkForm<kKind, kKeyTiles, kGroups, kStages>;
+  const ChunkArgs& args = launch.args;
+  const int32_t values = args.value_dim;
+  if constexpr (!Form::kDelta) {
+    return LaunchPass<Form>(launch, values, args.rows, stream);
+  } else {
+    cudaError_t status = LaunchSystem<Form>(args, stream);
+    if (status != cudaSuccess) return status;
+    if (launch.places == 0) {
+      return LaunchPass<Form>(launch, values, args.rows, stream);
+    }
+    status = LaunchPass<Form>(
+        launch, values + args.key_dim, args.rows + launch.places, stream);
+    if (status != cudaSuccess) return status;
+    status = LaunchJoin<kKeyTiles>(launch, stream);
+    if (status != cudaSuccess) return status;
+    launch.pass = SegmentPass::kRest;
+    return LaunchPass<Form>(launch, values, launch.places, stream);
+  }
 }
 
 int DeviceNumber(cudaDeviceAttr which) {
@@ -160,27 +282,40 @@ int DeviceNumber(cudaDeviceAttr which) {
 
 // Whether blocks of 128 values leave no multiprocessor idle that those of 64
 // would use. The results are the same.
-bool HasManyBlocks(const ChunkArgs& args) {
-  const int64_t blocks =
-      int64_t{args.rows} * args.heads * (args.value_dim / 128);
-  return 2 * blocks > DeviceNumber(cudaDevAttrMultiProcessorCount);
+bool HasManyBlocks(const ChunkLaunch& launch) {
+  const ChunkArgs& args = launch.args;
+  const int64_t values =
+      int64_t{args.rows} * args.value_dim +
+      int64_t{launch.places} * (args.value_dim + args.key_dim);
+  return 2 * args.heads * (values / 128) >
+         DeviceNumber(cudaDevAttrMultiProcessorCount);
 }
 
-template <bool kDelta>
-cudaError_t LaunchOfShape(const ChunkArgs& args, cudaStream_t stream) {
-  const bool two_groups = args.value_dim % 128 == 0 && HasManyBlocks(args);
-  switch (args.key_dim) {
+template <ChunkKind kKind>
+cudaError_t LaunchOfShape(const ChunkLaunch& launch, cudaStream_t stream) {
+  const bool two_groups =
+      launch.args.value_dim % 128 == 0 && HasManyBlocks(launch);
+  switch (launch.args.key_dim) {
     case 64:
-      return two_groups ? Launch<kDelta, 1, 2>(args, stream)
-                        : Launch<kDelta, 1, 1>(args, stream);
+      return two_groups ? Launch<kKind, 1, 2>(launch, stream)
+                        : Launch<kKind, 1, 1>(launch, stream);
     case 128:
-      return two_groups ? Launch<kDelta, 2, 2>(args, stream)
-                        : Launch<kDelta, 2, 1>(args, stream);
+      return two_groups ? Launch<kKind, 2, 2>(launch, stream)
+                        : Launch<kKind, 2, 1>(launch, stream);
     case 256:
-      return Launch<kDelta, 4, 1>(args, stream);
+      if constexpr (kKind == ChunkKind::kChannel)
+        return cudaErrorInvalidValue;
+      else
+        return Launch<kKind, 4, 1>(launch, stream);
     default:
       return cudaErrorInvalidValue;
   }
+}
+
+int64_t OperandBytes(const ChunkArgs& args) {
+  if (args.decay != DecayKind::kKey) return sizeof(ChunkOperands<true>);
+  return args.key_dim == 64 ? sizeof(ChannelOperands<1>)
+                            : sizeof(ChannelOperands<2>);
 }
 
 bool IsAligned(const void* data, int64_t stride) {
@@ -190,7 +325,8 @@ bool IsAligned(const void* data, int64_t stride) {
 
 bool IsSound(const ChunkArgs& args) {
   constexpr int32_t kGridMax = 65535;
-  return args.rows <= kGridMax && args.heads <= kGridMax &&
+  return (args.decay == DecayKind::kHead || args.decay == DecayKind::kKey) &&
+         args.rows <= kGridMax && args.heads <= kGridMax &&
          args.key_heads > 0 && args.heads % args.key_heads == 0 &&
          args.value_dim >= 64 && args.value_dim % 64 == 0 &&
          IsAligned(args.q.data, args.q.stride) &&
@@ -200,7 +336,7 @@ bool IsSound(const ChunkArgs& args) {
          args.log2_decay.data != nullptr && args.state != nullptr &&
          reinterpret_cast<uintptr_t>(args.state) % 16 == 0 &&
          args.state_stride % 4 == 0 &&
-         (args.beta.data == nullptr ||
+         (!HasSystem(args) ||
           (args.tokens >= 0 && WorkspaceChunks(args) <= kGridMax &&
            args.workspace != nullptr &&
            reinterpret_cast<uintptr_t>(args.workspace) % 16 == 0));
@@ -209,9 +345,11 @@ bool IsSound(const ChunkArgs& args) {
 }  // namespace
 
 int64_t ChunkWorkspaceBytes(const ChunkArgs& args) {
-  if (args.beta.data == nullptr) return 0;
-  return WorkspaceChunks(args) * args.heads *
-         static_cast<int64_t>(sizeof(ChunkOperands<true>));
+  if (!HasSystem(args)) return 0;
+  const int64_t floats = int64_t{PlaceCount(args, PlanOf(args))} *
+                         args.key_dim * (args.value_dim + args.key_dim);
+  return args.heads * (WorkspaceChunks(args) * OperandBytes(args) +
+                       floats * static_cast<int64_t>(sizeof(float)));
 }
 
 cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream) {
@@ -220,8 +358,22 @@ cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream) {
   if (DeviceNumber(cudaDevAttrComputeCapabilityMajor) != 9) {
     return cudaErrorNotSupported;
   }
-  return args.beta.data != nullptr ? LaunchOfShape<true>(args, stream)
-                                   : LaunchOfShape<false>(args, stream);
+  ChunkLaunch launch;
+  launch.args = args;
+  if (!HasSystem(args)) {
+    return LaunchOfShape<ChunkKind::kPlain>(launch, stream);
+  }
+  launch.plan = PlanOf(args);
+  launch.places = PlaceCount(args, launch.plan);
+  launch.plan.starts = reinterpret_cast<float*>(
+      static_cast<uint8_t*>(args.workspace) +
+      WorkspaceChunks(args) * args.heads * OperandBytes(args));
+  launch.plan.transfers = launch.plan.starts + int64_t{launch.places} *
+                                                   args.heads * args.value_dim *
+                                                   args.key_dim;
+  return args.decay == DecayKind::kKey
+             ? LaunchOfShape<ChunkKind::kChannel>(launch, stream)
+             : LaunchOfShape<ChunkKind::kDelta>(launch, stream);
 }
 
 }  // namespace weir::engine

@@ -47,6 +47,12 @@ __device__ inline void CopyAsync(uint32_t to, const void* from, bool here) {
                  : "memory");
   }
 }
+// Lets the copies of this thread arrive when they are done.
+__device__ inline void ArriveCopied(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(
+                   SharedAddress(barrier))
+               : "memory");
+}
 __device__ inline void CommitCopies() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
 }

@@ -24,12 +24,11 @@ class PlainState : public StateRows<Form::kKeyTiles> {
  public:
   using StateRows<Form::kKeyTiles>::StateRows;
 
-  __device__ void End() { this->Store(1.0F); }
+  __device__ void End(float* state) { this->Store(1.0F, state); }
 
   // One chunk, of which `count` tokens are written to out, this block's first
   // value's.
-  __device__ void Step(int /*chunk*/,
-                       ChunkTokens<Form>& tokens,
+  __device__ void Step(ChunkTokens<Form>& tokens,
                        const ChunkOperands<false>& operands,
                        int count,
                        __nv_bfloat16* out,
@@ -41,13 +40,8 @@ class PlainState : public StateRows<Form::kKeyTiles> {
     uint8_t* values = tokens.v[this->group_];
     LoadValues(values, this->warp_, v);
     Update(tokens, operands, v, reads);
-    WriteOut(reads,
-             1.0F,
-             values,
-             this->warp_,
-             count,
-             out + 64 * this->group_,
-             stride);
+    WriteOut(
+        reads, values, this->warp_, count, out + 64 * this->group_, stride);
   }
 
  private:
@@ -74,7 +68,14 @@ class PlainState : public StateRows<Form::kKeyTiles> {
         for (int j = 0; j < 32; ++j) sums[first + i][j] *= decay;
       }
       BeginProducts();
-      MultiplyState<kNumber>(s, tokens.q + first, first > 0, reads);
+#pragma unroll
+      for (int i = 0; i < 4 * kTilesAtOnce; ++i) {
+        MultiplyAdd<kNumber, false>(
+            reads,
+            s[i / 4][i % 4],
+            TileOperand(tokens.keys[first + i / 4].q) + i % 4 * kColumns16,
+            first + i > 0);
+      }
       CommitProducts();
       WaitProducts<0>();
       Pin(reads);
@@ -102,7 +103,8 @@ class PlainState : public StateRows<Form::kKeyTiles> {
       Scale(scales.from_start, j, reads + 8 * j);
     }
     BeginProducts();
-    AddToState<kNumber>(tokens.k, w, this->s_);
+    AddToState<kNumber, kKeyTiles, sizeof(KeyTile)>(
+        tokens.keys[0].k, w, this->s_);
     AddScores<kNumber>(operands.scores[0], v, reads);
     EndProducts(reads, this->s_);
   }

@@ -8,264 +8,192 @@
 //   out^T = 2^g A + U scores^T
 //   S <- 2^g_last S + (U 2^(g_last - g)) k     [64 values, K]
 //
-// Operands are fp16, whose range is made to do: a warp has its 16 values times
-// a power of two, chosen anew where their state or what is written to it leaves
-// the range. No value depends on another's scale but by what underflows, 2^-24
-// of the largest.
+// With a decay a key channel the operands bring the decays with them: k 2^G_i
+// and q 2^G_i meet the state, whose channels decay by 2^G_last, and U is
+// written along k 2^(G_last - G_i). Operands are fp16 (chunk_scale.cuh).
 #pragma once
 
-#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <type_traits>
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
+#include "engine/kernels/cuda/chunk_scale.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
-#include "engine/kernels/cuda/chunk_state.cuh"
 #include "engine/kernels/cuda/chunk_values.cuh"
 
 namespace weir::engine {
 
-__device__ inline float PowerOfTwo(int exponent) {
-  return __int_as_float((exponent + 127) << 23);
-}
-// The exponent of the largest of a warp's numbers, none of them negative: -127
-// for zero, 128 for what is no number.
-__device__ inline int LargestExponent(float x) {
-  const uint32_t bits = __reduce_max_sync(0xffffffffU, __float_as_uint(x));
-  return static_cast<int>(bits >> 23) - 127;
-}
-
 template <typename Form>
-class DeltaState : public StateRows<Form::kKeyTiles> {
+class DeltaState : public ScaledRows<Form::kKeyTiles> {
  public:
-  using StateRows<Form::kKeyTiles>::StateRows;
+  using ScaledRows<Form::kKeyTiles>::ScaledRows;
 
-  __device__ void End() { this->Store(PowerOfTwo(-exponent_)); }
+  __device__ void End(float* state) {
+    this->Store(PowerOfTwo(-this->exponent_), state);
+  }
 
-  // One chunk, of which `count` tokens are written to out, this block's first
-  // value's.
+  // One chunk, whose values become out.
   __device__ void Step(int chunk,
                        ChunkTokens<Form>& tokens,
-                       const ChunkOperands<true>& operands,
-                       int count,
-                       __nv_bfloat16* out,
-                       int64_t stride) {
-    const ChunkScales& scales = operands.scales;
+                       const typename Form::Operands& operands,
+                       float out_scale) {
+    const auto& scales = operands.scales;
     uint8_t* values = tokens.v[this->group_];
-    if (chunk % kChunksOfScale == 0) ChooseScale(values);
-    float writes[32] = {};  // W, then R, then U
-    float reads[32] = {};   // A, then out
-    Read(tokens, writes, reads);
+    if (chunk % kChunksOfScale == 0) this->ChooseScale(values);
+    float sums[2][32] = {};  // W, then R, then U; A, then out
+    Read(KeysOf(tokens, operands), sums);
     Fragment u[4];
     LoadValues(values, this->warp_, u);
-    const float shift = MakeRight(scales, writes, u);
-    Solve(operands.inverse, u, writes);
-    Decay(scales, shift, reads);
-    WaitProducts<0>();
-    Pin(writes);
-    Fragment w[4];
+    MakeRight(scales, sums, u);
+    Solve(operands.inverse, scales, u, sums);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      Round<kNumber>(writes + 8 * j, u[j]);
-      Scale(scales.to_end, j, writes + 8 * j);
-      Round<kNumber>(writes + 8 * j, w[j]);
-    }
+    for (int j = 0; j < 4; ++j) Round<kNumber>(sums[0] + 8 * j, u[j]);
+    [[maybe_unused]] Fragment w[4];
+    if constexpr (!Form::kChannel) MakeWrites(scales, u, w);
     BeginProducts();
-    AddScores<kNumber>(operands.scores[0], u, reads);
+    AddScores<kNumber>(operands.scores[0], u, sums[1]);
     CommitProducts();
-    AddToState<kNumber>(tokens.k, w, this->s_);
+    if constexpr (Form::kChannel) {
+      AddToState<kNumber, kKeyTiles, kTileBytes>(
+          operands.writes[0], u, this->s_);
+    } else {
+      AddToState<kNumber, kKeyTiles, sizeof(KeyTile)>(
+          tokens.keys[0].k, w, this->s_);
+    }
     CommitProducts();
     WaitProducts<1>();
-    Pin(reads);
-    WriteOut(reads,
-             PowerOfTwo(-exponent_),
-             values,
-             this->warp_,
-             count,
-             out + 64 * this->group_,
-             stride);
+    Pin(sums[1]);
+    LeaveOut(
+        sums[1], out_scale * PowerOfTwo(-this->exponent_), this->warp_, values);
     WaitProducts<0>();
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) Pin(this->s_[tile]);
-    KeepStateInRange();
+    Pin(this->s_);
   }
 
  private:
   static constexpr int kKeyTiles = Form::kKeyTiles;
   static constexpr Number kNumber = Number::kHalf;
-  // After so many chunks a scale is chosen anew, which a state or values that
-  // have become small may need.
-  static constexpr int kChunksOfScale = 4;
-  static constexpr int kExponentMost = 60;
-  // The state's largest number is between 2^-2 and 2^-1 then; values, of which
-  // many make one number of it, may be 8 times as large.
-  static constexpr int kStateExponent = -2;
-  static constexpr float kValueShare = 0.125F;
+  using Scales = std::conditional_t<Form::kChannel, ChannelScales, ChunkScales>;
+  using Keys = KeyTile[kKeyTiles];
 
-  // Takes numbers up to 2^exponent to the wanted size; the factor that does it.
-  __device__ float Shift(int exponent, int wanted) {
-    if (exponent == -127 || exponent == 128) return 1.0F;
-    const int before = exponent_;
-    exponent_ =
-        min(max(before + wanted - exponent, -kExponentMost), kExponentMost);
-    return PowerOfTwo(exponent_ - before);
-  }
-  __device__ float LargestOfState() const {
-    float most = 0.0F;
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 32; ++i) most = fmaxf(most, fabsf(this->s_[tile][i]));
-    }
-    return most;
-  }
-  __device__ void ScaleState(float factor) {
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 32; ++i) this->s_[tile][i] *= factor;
+  __device__ static const Keys& KeysOf(
+      const ChunkTokens<Form>& tokens,
+      const typename Form::Operands& operands) {
+    if constexpr (Form::kChannel) {
+      return operands.keys;
+    } else {
+      return tokens.keys;
     }
   }
 
-  __device__ void ChooseScale(const uint8_t* values) {
-    Fragment v[4];
-    LoadValues(values, this->warp_, v);
-    float most = 0.0F;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const float2 pair = Unpack<Number::kBfloat>(v[i / 4][i % 4]);
-      most = fmaxf(most, fmaxf(fabsf(pair.x), fabsf(pair.y)));
-    }
-    most *= kValueShare * PowerOfTwo(exponent_);
-    most = fmaxf(most, LargestOfState());
-    ScaleState(Shift(LargestExponent(most), kStateExponent));
-  }
-
-  // Below 2 a number's exponent has no high bit.
-  __device__ void KeepStateInRange() {
-    uint32_t bits = 0;
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 32; ++i) bits |= __float_as_uint(this->s_[tile][i]);
-    }
-    if (__any_sync(0xffffffffU, (bits & 0x40000000U) != 0)) {
-      ScaleState(Shift(LargestExponent(LargestOfState()), kStateExponent));
-    }
-  }
-
-  // Puts W and then A, both of the state at the chunk's start, under way, and
-  // waits for W; beside a state of 256 keys there are registers for two tiles'
-  // operands.
-  __device__ void Read(const ChunkTokens<Form>& tokens,
-                       float (&writes)[32],
-                       float (&reads)[32]) {
+  // W and A, both of the state at the chunk's start.
+  __device__ void Read(const Keys& keys, float (&sums)[2][32]) {
+    // Beside a state of 256 keys there are registers for two tiles' operands.
     constexpr int kAtOnce = kKeyTiles < 2 ? 1 : 2;
-    Fragment s[kAtOnce][1][4];
+    if constexpr (kKeyTiles > 2) this->KeepStateInRange();
+    Fragment s[kAtOnce][4];
 #pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-      auto& rounded = s[tile % kAtOnce];
-      if (tile >= kAtOnce) WaitProducts<kAtOnce - 1>();
+    for (int first = 0; first < kKeyTiles; first += kAtOnce) {
+      uint32_t bits = 0;
+      if (first > 0) WaitProducts<0>();
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        bits |= this->RoundTile(first + i, s[i]);
+      if (kKeyTiles <= 2 && __any_sync(0xffffffffU, bits != 0)) {
+        this->RescaleState();
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) this->RoundTile(i, s[i]);
+      }
+      BeginProducts();
+#pragma unroll
+      for (int i = 0; i < 4 * kAtOnce; ++i) {
+        MultiplyAdd<kNumber, false>(
+            sums,
+            s[i / 4][i % 4],
+            TileOperand(&keys[first + i / 4]) + i % 4 * kColumns16,
+            first + i > 0);
+      }
+      CommitProducts();
+    }
+    WaitProducts<0>();
+    Pin(sums);
+  }
+
+  // R in place of W, and rounded in place of v^T.
+  __device__ void MakeRight(const Scales& scales,
+                            float (&sums)[2][32],
+                            Fragment (&r)[4]) {
+    const uint32_t bits =
+        SubtractReads(scales, PowerOfTwo(this->exponent_), sums[0], r);
+    if (!__any_sync(0xffffffffU, (bits & 0x40004000U) != 0)) return;
+    const float most = this->LargestOf(sums[0]);
+    const float shift = this->Shift(LargestExponent(most), -1);
+    this->ScaleState(shift);
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      sums[0][i] *= shift;
+      sums[1][i] *= shift;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) Round<kNumber>(sums[0] + 8 * j, r[j]);
+  }
+
+  // U in place of W. Meanwhile the state decays over the chunk, and what has
+  // been read of it.
+  __device__ void Solve(const uint8_t (*inverse)[kTileBytes],
+                        const Scales& scales,
+                        const Fragment (&r)[4],
+                        float (&sums)[2][32]) {
+    const uint64_t number = TileOperand(inverse[0]);
+    if constexpr (kKeyTiles > 2) {
+      const uint64_t rest = TileOperand(inverse[1]);
+      BeginProducts();
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        MultiplyAdd<kNumber, false>(
+            sums[0],
+            r[j % 4],
+            (j < 4 ? rest : number) + j % 4 * kColumns16,
+            j > 0);
+      }
+      CommitProducts();
+      Decay(scales, sums[1]);
+      WaitProducts<0>();
+      Pin(sums[0]);
+    } else {
+      float u[2][32];
+      BeginProducts();
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        Round<kNumber>(this->s_[tile] + 8 * j, rounded[0][j]);
-      }
-      if (kKeyTiles <= 2) continue;
-      BeginProducts();
-      MultiplyState<kNumber>(rounded, tokens.k + tile, tile > 0, writes);
-      MultiplyState<kNumber>(rounded, tokens.q + tile, tile > 0, reads);
-      CommitProducts();
-    }
-    if constexpr (kKeyTiles <= 2) {
-      BeginProducts();
-#pragma unroll
-      for (int tile = 0; tile < kKeyTiles; ++tile) {
-        MultiplyState<kNumber>(s[tile], tokens.k + tile, tile > 0, writes);
+        MultiplyAdd<kNumber, false>(u, r[j], number + j * kColumns16, j > 0);
       }
       CommitProducts();
-#pragma unroll
-      for (int tile = 0; tile < kKeyTiles; ++tile) {
-        MultiplyState<kNumber>(s[tile], tokens.q + tile, tile > 0, reads);
-      }
-      CommitProducts();
-      WaitProducts<1>();
-    } else {
+      Decay(scales, sums[1]);
       WaitProducts<0>();
+      Pin(u);
+#pragma unroll
+      for (int i = 0; i < 32; ++i) sums[0][i] = u[0][i] + u[1][i];
     }
-    Pin(writes);
   }
-
-  // R rounded, from W and v^T in `r`; the factor by which the scale has
-  // changed.
-  __device__ float MakeRight(const ChunkScales& scales,
-                             float (&writes)[32],
-                             Fragment (&r)[4]) {
-    const float scale = PowerOfTwo(exponent_);
-    const int lane = Lane();
-    uint32_t bits = 0;
+  __device__ void Decay(const Scales& scales, float (&reads)[32]) {
+    if constexpr (Form::kChannel) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      float* values = writes + 8 * j;
+      for (int tile = 0; tile < kKeyTiles; ++tile) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float* pair = values + 2 * i;
-        const int token = 16 * j + i / 2 * 8 + 2 * (lane & 3);
-        const float2 beta =
-            *reinterpret_cast<const float2*>(&scales.beta[token]);
-        const float2 decay =
-            *reinterpret_cast<const float2*>(&scales.beta_from_start[token]);
-        const float2 v = Unpack<Number::kBfloat>(r[j][i]);
-        pair[0] = beta.x * scale * v.x - decay.x * pair[0];
-        pair[1] = beta.y * scale * v.y - decay.y * pair[1];
+        for (int j = 0; j < 4; ++j) {
+          Scale(scales.key_decay + 64 * tile, j, this->s_[tile] + 8 * j);
+        }
       }
-      Round<kNumber>(values, r[j]);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) bits |= r[j][i];
+      for (int i = 0; i < 32; ++i) reads[i] /= kReadScale;
+    } else {
+      this->ScaleState(scales.from_start[kChunkTokens - 1]);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) Scale(scales.from_start, j, reads + 8 * j);
     }
-    if (!__any_sync(0xffffffffU, (bits & 0x40004000U) != 0)) return 1.0F;
-    float most = 0.0F;
-#pragma unroll
-    for (int i = 0; i < 32; ++i) most = fmaxf(most, fabsf(writes[i]));
-    const float shift = Shift(LargestExponent(most), -1);
-#pragma unroll
-    for (int i = 0; i < 32; ++i) writes[i] *= shift;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) Round<kNumber>(writes + 8 * j, r[j]);
-    return shift;
-  }
-
-  // Puts U under way.
-  __device__ void Solve(const uint8_t (*inverse)[kTileBytes],
-                        const Fragment (&r)[4],
-                        float (&u)[32]) {
-    const uint64_t number = TileOperand(inverse[0]);
-    const uint64_t rest = TileOperand(inverse[1]);
-    BeginProducts();
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<kNumber, false>(u, r[j], rest + j * kColumns16, j > 0);
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<kNumber, false>(u, r[j], number + j * kColumns16, true);
-    }
-    CommitProducts();
-  }
-
-  // The state's decay over the chunk, and that of what is read of it, whose
-  // products are under way before U's.
-  __device__ void Decay(const ChunkScales& scales,
-                        float shift,
-                        float (&reads)[32]) {
-    ScaleState(shift * scales.from_start[kChunkTokens - 1]);
-    WaitProducts<1>();
+    Pin(this->s_);
     Pin(reads);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) Scale(scales.from_start, j, reads + 8 * j);
-    if (shift == 1.0F) return;
-#pragma unroll
-    for (int i = 0; i < 32; ++i) reads[i] *= shift;
   }
-
-  int exponent_ = 0;  // of the scale
 };
 
 }  // namespace weir::engine

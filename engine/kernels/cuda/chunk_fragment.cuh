@@ -103,24 +103,22 @@ __device__ inline uint32_t TurnedAddress(uint32_t tile, int row, int column) {
                             2 * row + (lane >> 3 & 1));
 }
 
-// sums += a b, all 16 by 16, of fp16.
+// sums += a b of fp16, 16 by 16 and 16 by 8.
+__device__ inline void MultiplyHalf(float* sums,
+                                    const Fragment& a,
+                                    uint32_t b,
+                                    uint32_t b_8_rows_on) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(b_8_rows_on));
+}
 __device__ inline void MultiplyBlocks(float (&sums)[8],
                                       const Fragment& a,
                                       const Fragment& b) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float* d = sums + 4 * half;
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]),
-          "r"(a[1]),
-          "r"(a[2]),
-          "r"(a[3]),
-          "r"(b[2 * half]),
-          "r"(b[2 * half + 1]));
-  }
+  MultiplyHalf(sums, a, b[0], b[1]);
+  MultiplyHalf(sums + 4, a, b[2], b[3]);
 }
 
 // A matrix rounded to fp16, and what that rounded away.

@@ -109,10 +109,15 @@ __device__ inline void SolveDiagonal(const LowerMatrix& lower,
   }
 }
 
-// Writes T, but for the blocks above the diagonal. Called by a warpgroup, all
-// that there is of its block; warp w has block row w of L and T, and has
-// written that of L. At each block diagonal all rows that reach it add what the
-// one before has given them.
+// Waits for the others of the one warpgroup that calls it.
+__device__ inline void SyncWarpgroup() {
+  asm volatile("bar.sync 1, %0;\n" ::"n"(kWarpgroup) : "memory");
+}
+
+// Writes T, but for the blocks above the diagonal. Called by a block's first
+// warpgroup; warp w has block row w of L and T, and has written that of L. At
+// each block diagonal all rows that reach it add what the one before has given
+// them.
 __device__ inline void InvertLower(const LowerMatrix& lower,
                                    int warp,
                                    TwiceTile& inverse) {
@@ -125,7 +130,7 @@ __device__ inline void InvertLower(const LowerMatrix& lower,
   float sums[3][8] = {};
 #pragma unroll
   for (int below = 1; below < 4; ++below) {
-    __syncthreads();
+    SyncWarpgroup();
 #pragma unroll
     for (int column = 0; column + below < 4; ++column) {
       const int m = column + below - 1;
@@ -144,7 +149,7 @@ __device__ inline void InvertLower(const LowerMatrix& lower,
       }
     }
   }
-  __syncthreads();
+  SyncWarpgroup();
 }
 
 }  // namespace weir::engine

@@ -22,7 +22,7 @@ __device__ inline void MakeScores(const ChunkTokens<Form>& tokens,
   WriteScales(sums, nullptr, warp, operands.scales);
   float products[32] = {};
   BeginProducts();
-  MultiplyTokens<Form::kKeyTiles>(tokens.q, tokens.k, products);
+  MultiplyTokens(tokens.keys, &KeyTile::q, products);
   CommitProducts();
   WaitProducts<0>();
   Pin(products);
@@ -33,7 +33,7 @@ __device__ inline void MakeScores(const ChunkTokens<Form>& tokens,
 // is room for, or their operands, or both by one warpgroup.
 template <typename Form, bool kCopies, bool kScores>
 __device__ inline void PrepareChunks(const ChunkArgs& args,
-                                     const ChunkPlace& place,
+                                     const ChunkPlace<Form>& place,
                                      ChunkShared<Form>& shared) {
   constexpr int kAhead = Form::kStages - 1;
   const int warp = __shfl_sync(0xffffffffU, threadIdx.x % kWarpgroup / 32, 0);
@@ -44,7 +44,10 @@ __device__ inline void PrepareChunks(const ChunkArgs& args,
   };
   if constexpr (kCopies) {
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) CopyTokens(args, place, i, shared);
+    for (int i = 0; i < kAhead; ++i) {
+      CopyTokens(args, place, i, shared);
+      CommitCopies();
+    }
     WaitCopies<kAhead - 1>();
     tell(0);
   }
@@ -67,6 +70,7 @@ __device__ inline void PrepareChunks(const ChunkArgs& args,
       }
       if (chunk > 0) Await(&shared.carried[(chunk - 1) & 1], (chunk - 1) / 2);
       CopyTokens(args, place, chunk + kAhead, shared);
+      CommitCopies();
       if (kAhead == 1) {
         WaitCopies<0>();
         tell(chunk + 1);

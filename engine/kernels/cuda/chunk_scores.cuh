@@ -41,8 +41,15 @@ __device__ inline void WriteScales(float2 sums,
     *reinterpret_cast<float2*>(to + token) = float2{first, second};
   };
   if (warp == 0) write(scales.from_start, Exp2(sums.x), Exp2(sums.y));
-  if (warp == 1) write(scales.to_end, Exp2(last - sums.x), Exp2(last - sums.y));
-  if (beta == nullptr || warp < 2) return;
+  const float2 to_end = {Exp2(last - sums.x), Exp2(last - sums.y)};
+  if (beta == nullptr) {
+    if (warp == 1) write(scales.to_end, to_end.x, to_end.y);
+    return;
+  }
+  if (warp == 1) {
+    *reinterpret_cast<uint32_t*>(&scales.to_end_half[token]) =
+        Pack<Number::kHalf>(to_end.x, to_end.y);
+  }
   float2 x = *reinterpret_cast<const float2*>(beta + token);
   x.x /= kKeyScale;
   x.y /= kKeyScale;
@@ -92,15 +99,16 @@ __device__ inline void VisitBlock(float2 sums,
 // Puts the products of every two rows of a chunk's tiles, queries or keys, with
 // keys under way.
 template <int kKeyTiles>
-__device__ inline void MultiplyTokens(const uint8_t (*rows)[kTileBytes],
-                                      const uint8_t (*keys)[kTileBytes],
+__device__ inline void MultiplyTokens(const KeyTile (&tiles)[kKeyTiles],
+                                      uint8_t (KeyTile::*rows)[kTileBytes],
                                       float (&sums)[32]) {
 #pragma unroll
   for (int step = 0; step < 4 * kKeyTiles; ++step) {
+    const KeyTile& tile = tiles[step / 4];
     MultiplyAddTiles<Number::kBfloat>(
         sums,
-        TileOperand(rows[step / 4]) + step % 4 * kColumns16,
-        TileOperand(keys[step / 4]) + step % 4 * kColumns16,
+        TileOperand(tile.*rows) + step % 4 * kColumns16,
+        TileOperand(tile.k) + step % 4 * kColumns16,
         step > 0);
   }
 }

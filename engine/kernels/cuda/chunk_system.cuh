@@ -17,10 +17,7 @@ inline constexpr int kSystemBlocks = 5;
 template <int kKeyTiles>
 struct SystemShared {
   union {
-    struct {
-      uint8_t q[kKeyTiles][kTileBytes];
-      uint8_t k[kKeyTiles][kTileBytes];
-    } tokens;
+    KeyTile keys[kKeyTiles];
     // When the products are made.
     struct {
       LowerMatrix lower;
@@ -52,17 +49,24 @@ __device__ inline bool FindChunk(const ChunkArgs& args,
   return args.slots[row] >= 0 && chunk * kChunkTokens < tokens;
 }
 
-// Writes L of the warp's block row, from its products.
-__device__ inline void WriteLower(const float (&products)[32],
+// Of the warp's block row: writes L, and rounds the scores, from their
+// products.
+__device__ inline void MakeSystem(const float (&keys)[32],
+                                  const float (&queries)[32],
                                   float2 sums,
                                   const float* beta,
                                   int warp,
-                                  LowerMatrix& lower) {
+                                  LowerMatrix& lower,
+                                  uint32_t (&scores)[16]) {
 #pragma unroll
   for (int block = 0; block < 4; ++block) {
     if (block > warp) continue;
-    const float* p = products + 8 * block;
+    const float* p = keys + 8 * block;
+    const float* s = queries + 8 * block;
     VisitBlock(sums, warp, block, [&](int n, int i, int j, float f, float f_2) {
+      scores[4 * block + n / 2] =
+          Pack<Number::kHalf>(j <= i ? kKeyScale * f * s[n] : 0.0F,
+                              j + 1 <= i ? kKeyScale * f_2 * s[n + 1] : 0.0F);
       const float l = j < i ? beta[i] * f * p[n] : 0.0F;
       const float l_2 = j + 1 < i ? beta[i] * f_2 * p[n + 1] : 0.0F;
       if (block == warp) {
@@ -72,6 +76,21 @@ __device__ inline void WriteLower(const float (&products)[32],
         StoreTwice(lower.below, i, j, l, l_2);
       }
     });
+  }
+}
+
+// Leaves the warp's scores in a tile.
+__device__ inline void LeaveScores(const uint32_t (&scores)[16],
+                                   int warp,
+                                   uint8_t* tile) {
+  const int lane = Lane();
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    if (i / 4 > warp) continue;
+    *reinterpret_cast<uint32_t*>(
+        tile + NumberOffset(16 * warp + lane / 4 + (i & 1) * 8,
+                            16 * (i / 4) + 2 * (lane & 3) + (i & 2) * 4)) =
+        scores[i];
   }
 }
 
@@ -92,8 +111,7 @@ __global__ void __launch_bounds__(kWarpgroup,
   const int count = static_cast<int>(
       min(int64_t{kChunkTokens}, args.row_starts[row + 1] - token));
   const int32_t key = head / (args.heads / args.key_heads) * kKeyTiles * 64;
-  CopyTiles<kKeyTiles>(args.k, token, key, count, shared.tokens.k);
-  CopyTiles<kKeyTiles>(args.q, token, key, count, shared.tokens.q);
+  CopyKeys(args, token, key, count, shared.keys);
   CopyGates(args.log2_decay, token, head, count, shared.log2_decay);
   CopyGates(args.beta, token, head, count, shared.beta);
   CommitCopies();
@@ -105,8 +123,8 @@ __global__ void __launch_bounds__(kWarpgroup,
   float keys[32] = {};
   float queries[32] = {};
   BeginProducts();
-  MultiplyTokens<kKeyTiles>(shared.tokens.k, shared.tokens.k, keys);
-  MultiplyTokens<kKeyTiles>(shared.tokens.q, shared.tokens.k, queries);
+  MultiplyTokens(shared.keys, &KeyTile::k, keys);
+  MultiplyTokens(shared.keys, &KeyTile::q, queries);
   CommitProducts();
   ChunkOperands<true>& operands = static_cast<ChunkOperands<true>*>(
       args.workspace)[int64_t{blockIdx.y} * args.heads + head];
@@ -116,16 +134,21 @@ __global__ void __launch_bounds__(kWarpgroup,
   Pin(keys);
   Pin(queries);
   __syncthreads();
-  WriteLower(keys, sums, shared.beta, warp, shared.system.lower);
-  WriteScores<Number::kHalf>(
-      queries, sums, warp, kKeyScale, operands.scores[0]);
+  uint32_t scores[16];
+  MakeSystem(
+      keys, queries, sums, shared.beta, warp, shared.system.lower, scores);
   InvertLower(shared.system.lower, warp, shared.system.inverse);
+  uint8_t* tile = shared.system.lower.below[0];
+  LeaveScores(scores, warp, tile);
+  __syncthreads();
   VisitLowerWords([&](int word) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      reinterpret_cast<uint4*>(operands.inverse[i])[word] =
-          reinterpret_cast<const uint4*>(shared.system.inverse[i])[word];
-    }
+    const auto write = [&](uint8_t* to, const uint8_t* from) {
+      reinterpret_cast<uint4*>(to)[word] =
+          reinterpret_cast<const uint4*>(from)[word];
+    };
+    write(operands.scores[0], tile);
+    write(operands.inverse[0], shared.system.inverse[0]);
+    write(operands.inverse[1], shared.system.inverse[1]);
   });
 #endif
 }

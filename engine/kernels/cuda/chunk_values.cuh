@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
 #include "engine/kernels/cuda/chunk_wgmma.cuh"
+#include "engine/kernels/cuda/chunk_wide.cuh"
 
 namespace weir::engine {
 
@@ -38,6 +40,53 @@ __device__ inline void Scale(const float* factors, int j, float* values) {
   }
 }
 
+// R from W in `values` and v^T in `r`, v times `scale`: there in full and
+// rounded. All bits of what is rounded.
+template <typename Scales>
+__device__ inline uint32_t SubtractReads(const Scales& scales,
+                                         float scale,
+                                         float (&values)[32],
+                                         Fragment (&r)[4]) {
+  const int lane = Lane();
+  uint32_t bits = 0;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float* pair = values + 8 * j + 2 * i;
+      const int token = 16 * j + i / 2 * 8 + 2 * (lane & 3);
+      const float2 beta = *reinterpret_cast<const float2*>(&scales.beta[token]);
+      const float2 decay =
+          *reinterpret_cast<const float2*>(&scales.beta_from_start[token]);
+      const float2 v = Unpack<Number::kBfloat>(r[j][i]);
+      pair[0] = beta.x * scale * v.x - decay.x * pair[0];
+      pair[1] = beta.y * scale * v.y - decay.y * pair[1];
+    }
+    Round<Number::kHalf>(values + 8 * j, r[j]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) bits |= r[j][i];
+  }
+  return bits;
+}
+
+// U with its decay to the chunk's end.
+__device__ inline void MakeWrites(const ChunkScales& scales,
+                                  const Fragment (&u)[4],
+                                  Fragment (&w)[4]) {
+  const int lane = Lane();
+#pragma unroll
+  for (int i = 0; i < 16; i += 2) {
+    const __half2 factor = *reinterpret_cast<const __half2*>(
+        &scales.to_end_half[4 * i + 2 * (lane & 3)]);
+#pragma unroll
+    for (int j = i; j < i + 2; ++j) {
+      const __half2 x =
+          __hmul2(*reinterpret_cast<const __half2*>(&u[j / 4][j % 4]), factor);
+      w[j / 4][j % 4] = *reinterpret_cast<const uint32_t*>(&x);
+    }
+  }
+}
+
 // sums += u scores^T.
 template <Number kNumber>
 __device__ inline void AddScores(const uint8_t* tile,
@@ -50,36 +99,15 @@ __device__ inline void AddScores(const uint8_t* tile,
   }
 }
 
-// sums (+)= s rows^T.
-template <Number kNumber, int kTiles>
-__device__ inline void MultiplyState(const Fragment (&s)[kTiles][4],
-                                     const uint8_t (*rows)[kTileBytes],
-                                     bool add,
-                                     float (&sums)[32]) {
-#pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<kNumber, false>(sums,
-                                  s[i][j],
-                                  TileOperand(rows[i]) + j * kColumns16,
-                                  add || i + j > 0);
-    }
-  }
-}
-
-// s += w k, of the chunk's keys.
-template <Number kNumber, int kKeyTiles>
-__device__ inline void AddToState(const uint8_t (&keys)[kKeyTiles][kTileBytes],
+// s += w k, of a chunk's keys, whose tiles are kApart bytes apart.
+template <Number kNumber, int kKeyTiles, int kApart>
+__device__ inline void AddToState(const uint8_t* keys,
                                   const Fragment (&w)[4],
                                   float (&s)[kKeyTiles][32]) {
+  const uint64_t k = TilesOperand(keys, kApart);
 #pragma unroll
-  for (int tile = 0; tile < kKeyTiles; ++tile) {
-    const uint64_t k = TileOperand(keys[tile]);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      MultiplyAdd<kNumber, true>(s[tile], w[j], k + j * kRows16, true);
-    }
+  for (int j = 0; j < 4; ++j) {
+    MultiplyAdd<kNumber, true>(s, w[j], k + j * kRows16, true);
   }
 }
 
@@ -90,19 +118,15 @@ __device__ inline void EndProducts(float (&reads)[32],
   CommitProducts();
   WaitProducts<0>();
   Pin(reads);
-#pragma unroll
-  for (int tile = 0; tile < kKeyTiles; ++tile) Pin(s[tile]);
+  Pin(s);
 }
 
-// Writes the first `count` tokens of out, times `scale`, by way of a tile that
-// nothing else is read from any more; each warp has 16 values of every token.
-__device__ inline void WriteOut(float (&sums)[32],
+// Leaves out, times `scale`, in the tile that the values were in; each warp has
+// 16 values of every token.
+__device__ inline void LeaveOut(float (&sums)[32],
                                 float scale,
-                                uint8_t* tile,
                                 int warp,
-                                int count,
-                                __nv_bfloat16* out,
-                                int64_t stride) {
+                                uint8_t* tile) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     Fragment x;
@@ -111,6 +135,16 @@ __device__ inline void WriteOut(float (&sums)[32],
     Round<Number::kBfloat>(sums + 8 * j, x);
     StoreBlocksTransposed(TurnedAddress(SharedAddress(tile), warp, j), x);
   }
+}
+
+// Writes the first `count` tokens of out by way of that tile.
+__device__ inline void WriteOut(float (&sums)[32],
+                                uint8_t* tile,
+                                int warp,
+                                int count,
+                                __nv_bfloat16* out,
+                                int64_t stride) {
+  LeaveOut(sums, 1.0F, warp, tile);
   __syncwarp();
   const int lane = Lane();
   const int piece = 2 * warp + (lane & 1);
