@@ -95,6 +95,7 @@ void RoundOperands(RecurrenceCase& work) {
       if (number != kGapMark) number = FromBfloat16(ToBfloat16(number));
     }
   }
+  work.DeriveCorrection();
 }
 
 ChunkArrays::ChunkArrays(const RecurrenceCase& work,
@@ -134,7 +135,12 @@ void ChunkArrays::SetArgs(const RecurrenceCase& work, bool has_consumed) {
   args_.k = {Bfloat(k_), KeyNumbers(work) + kGap};
   args_.v = {Bfloat(v_), ValueNumbers(work) + kGap};
   args_.log2_decay = {log2_decay_.data(), work.decay_stride};
-  if (work.shape.kind == RecurrenceKind::kDelta) {
+  const bool corrects = work.shape.kind == RecurrenceKind::kDelta ||
+                        work.shape.kind == RecurrenceKind::kDecayed;
+  if (work.decays() != work.shape.heads) {
+    args_.decay = engine::DecayKind::kKey;
+  }
+  if (corrects) {
     args_.beta = {beta_.data(), work.gate_stride};
   }
   args_.out = reinterpret_cast<__nv_bfloat16*>(out_.data());

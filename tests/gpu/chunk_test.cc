@@ -255,20 +255,30 @@ TEST_P(ChunkTest, AgainTheSameBits) {
 
 std::string NameOf(const testing::TestParamInfo<Param>& param) {
   const RecurrenceShape& shape = std::get<1>(param.param);
-  return std::string(std::get<0>(param.param) == RecurrenceKind::kDelta
-                         ? "Delta"
-                         : "Plain") +
-         "_" + std::to_string(shape.heads) + "_" +
+  std::string name;
+  for (const auto& [kind_name, kind] : engine::kRecurrenceKinds) {
+    if (kind == std::get<0>(param.param)) name = kind_name;
+  }
+  return name + "_" + std::to_string(shape.heads) + "_" +
          std::to_string(shape.key_dim) + "x" + std::to_string(shape.value_dim);
 }
 
 constexpr RecurrenceKind kKinds[] = {RecurrenceKind::kDelta,
                                      RecurrenceKind::kPlain};
+constexpr RecurrenceKind kChannelKinds[] = {RecurrenceKind::kDecayed,
+                                            RecurrenceKind::kChannel};
 
 INSTANTIATE_TEST_SUITE_P(Kinds,
                          ChunkTest,
                          testing::Combine(testing::ValuesIn(kKinds),
                                           testing::ValuesIn(kShapes)),
+                         NameOf);
+// All of kShapes but those of 256 keys.
+INSTANTIATE_TEST_SUITE_P(Channels,
+                         ChunkTest,
+                         testing::Combine(testing::ValuesIn(kChannelKinds),
+                                          testing::ValuesIn(kShapes,
+                                                            kShapes + 4)),
                          NameOf);
 
 class ChunkLengthTest : public ChunkTest {};
@@ -287,12 +297,89 @@ TEST_P(ChunkLengthTest, ALongRow) {
   for (float& x : start.log2_decay) {
     if (x != kGapMark) x *= 0.05F;
   }
+  start.DeriveCorrection();
   ExpectEqualsReference(start);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds,
                          ChunkLengthTest,
                          testing::Combine(testing::ValuesIn(kKinds),
+                                          testing::Values(kSmall)),
+                         NameOf);
+INSTANTIATE_TEST_SUITE_P(Channels,
+                         ChunkLengthTest,
+                         testing::Combine(testing::ValuesIn(kChannelKinds),
+                                          testing::Values(kSmall)),
+                         NameOf);
+
+// Rows that are split into segments: those of few heads from 4,096 tokens on.
+class ChunkSegmentTest : public ChunkTest {};
+
+TEST_P(ChunkSegmentTest, LongRowsAmongOthers) {
+  RecurrenceCase start = Case({100, 5000, 4096, 0, 4095, 4500, 1});
+  start.slots = {4, 2, 6, 1, 0, -1, 3};
+  ExpectEqualsReference(start);
+
+  RecurrenceCase alone(start.shape, {5000}, 1);
+  const auto take = [&](const std::vector<float>& from,
+                        int64_t first,
+                        std::vector<float>& to) {
+    std::copy_n(from.begin() + first, to.size(), to.begin());
+  };
+  take(start.q, 100 * start.key_stride, alone.q);
+  take(start.k, 100 * start.key_stride, alone.k);
+  take(start.v, 100 * start.value_stride, alone.v);
+  take(start.log2_decay, 100 * start.decay_stride, alone.log2_decay);
+  take(start.beta, 100 * start.gate_stride, alone.beta);
+  take(start.state, 2 * start.state_stride, alone.state);
+  RunChunksOnDevice(start, {});
+  RunChunksOnDevice(alone, {});
+  EXPECT_TRUE(BitEqual(start.RowOut(1), alone.RowOut(0)));
+  EXPECT_TRUE(BitEqual(start.SlotState(2), alone.SlotState(0)));
+}
+
+// Nothing damps what a segment's start is off by, if there is no decay. With a
+// beta near 2 a decay a key channel has its own bound (docs/kernels/chunk.md).
+TEST_P(ChunkSegmentTest, LongRowsOfEqualKeys) {
+  for (const float log2_decay : {0.0F, -0.01F}) {
+    for (const float beta : {0.1F, 1.0F, 1.9F}) {
+      if (beta > 1.5F && !IsDelta()) continue;
+      SCOPED_TRACE(testing::Message() << log2_decay << " " << beta);
+      RecurrenceCase start = Case({4200});
+      const std::vector<float> v = start.v;
+      start.RepeatTokens(1);
+      start.v = v;
+      start.SetLog2Decay(log2_decay);
+      start.SetBeta(beta);
+      ExpectEqualsReference(start);
+    }
+  }
+}
+
+TEST_P(ChunkSegmentTest, AFreshLongRow) {
+  RecurrenceCase work = Case({4300});
+  RecurrenceCase want = work;
+  std::fill_n(work.state.begin(), work.state_stride - 5, kNan);
+  std::fill_n(want.state.begin(), want.state_stride - 5, 0.0F);
+  RunChunksOnDevice(work, {0});
+  RunChunksOnDevice(want, {});
+  EXPECT_TRUE(BitEqual(work.AllOut(), want.AllOut()));
+  EXPECT_TRUE(BitEqual(work.AllStates(), want.AllStates()));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds,
+    ChunkSegmentTest,
+    testing::Combine(testing::Values(RecurrenceKind::kDelta),
+                     testing::Values(kSmall,
+                                     RecurrenceShape{.heads = 1,
+                                                     .key_heads = 1,
+                                                     .key_dim = 256,
+                                                     .value_dim = 64})),
+    NameOf);
+INSTANTIATE_TEST_SUITE_P(Channels,
+                         ChunkSegmentTest,
+                         testing::Combine(testing::ValuesIn(kChannelKinds),
                                           testing::Values(kSmall)),
                          NameOf);
 
@@ -304,6 +391,12 @@ TEST(ChunkRefusalTest, WhatNoKernelTakesIsRefused) {
   EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
   args = arrays.args();
   args.value_dim = 96;
+  EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
+  args = arrays.args();
+  args.decay = engine::DecayKind::kValue;
+  EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
+  args.decay = engine::DecayKind::kKey;
+  args.key_dim = 256;
   EXPECT_EQ(engine::RecurrenceChunk(args, nullptr), cudaErrorInvalidValue);
   args = arrays.args();
   args.q.data += 1;
