@@ -67,10 +67,37 @@ def scalar_decay(torch, rows, tokens):
         q, k, v, g, initial_state=state, output_final_state=True))
 
 
+def channel_decay(torch, rows, tokens):
+    return torch.nn.functional.logsigmoid(
+        torch.randn(rows, tokens, VALUE_HEADS, DIM, device="cuda") + 3)
+
+
+def kda(torch, rows, tokens):
+    from fla.ops.kda import chunk_kda
+
+    q, k, v, state = inputs(torch, rows, tokens, VALUE_HEADS)
+    g = channel_decay(torch, rows, tokens)
+    beta = torch.rand(rows, tokens, VALUE_HEADS, device="cuda").to(torch.bfloat16)
+    return median_ms(torch, lambda: chunk_kda(
+        q, k, v, g, beta, initial_state=state, output_final_state=True))
+
+
+def gla(torch, rows, tokens):
+    from fla.ops.gla import chunk_gla
+
+    q, k, v, state = inputs(torch, rows, tokens, VALUE_HEADS)
+    g = channel_decay(torch, rows, tokens)
+    return median_ms(torch, lambda: chunk_gla(
+        q, k, v, g, initial_state=state, output_final_state=True))
+
+
 # Our name, flash-linear-attention's call, the ratio's name.
 PAIRS = [
     ("prefill_gdn_8x8192", gated_delta_rule, (8, 8192), "gdn_prefill_8x8192_vs_fla"),
     ("prefill_gdn_1x8192", gated_delta_rule, (1, 8192), "gdn_prefill_1x8192_vs_fla"),
+    ("prefill_kda_8x8192", kda, (8, 8192), "kda_prefill_8x8192_vs_fla"),
+    ("prefill_kda_1x8192", kda, (1, 8192), "kda_prefill_1x8192_vs_fla"),
+    ("prefill_gla_8x8192", gla, (8, 8192), "gla_prefill_8x8192_vs_fla"),
     ("prefill_retnet_8x8192", scalar_decay, (8, 8192), "scalar_prefill_8x8192_vs_fla"),
 ]
 

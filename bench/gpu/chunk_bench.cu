@@ -37,6 +37,7 @@ struct Shape {
   int32_t key_dim;
   int32_t value_dim;
   bool delta;
+  bool channels = false;  // have a decay each
 };
 
 constexpr Shape kShapes[] = {
@@ -47,9 +48,15 @@ constexpr Shape kShapes[] = {
     {"gdn", 4, 8192, 32, 16, 128, 128, true},
     {"gdn", 1, 8192, 32, 16, 128, 128, true},
     {"gdn", 1, 65536, 32, 16, 128, 128, true},
+    {"gdn_8_heads", 1, 8192, 8, 4, 128, 128, true},
+    {"gdn_8_heads", 1, 65536, 8, 4, 128, 128, true},
     {"gdn", 8, 8192, 6, 6, 256, 512, true},
     {"gdn", 1, 8192, 6, 6, 256, 512, true},
+    {"gdn", 1, 65536, 6, 6, 256, 512, true},
     {"gdn", 8, 8192, 32, 16, 64, 64, true},
+    {"kda", 8, 8192, 32, 32, 128, 128, true, true},
+    {"kda", 1, 8192, 32, 32, 128, 128, true, true},
+    {"gla", 8, 8192, 32, 32, 128, 128, false, true},
     {"retnet", 8, 8192, 32, 32, 128, 128, false},
     {"retnet", 1, 8192, 32, 32, 128, 128, false},
     {"mamba2", 8, 8192, 64, 1, 128, 64, false},
@@ -91,7 +98,8 @@ class Inputs {
         k_(tokens_ * keys_),
         v_(tokens_ * values_),
         out_(tokens_ * values_),
-        decay_(tokens_ * shape.heads),
+        decays_(shape.heads * (shape.channels ? shape.key_dim : 1)),
+        decay_(tokens_ * decays_),
         beta_(tokens_ * shape.heads),
         state_(shape.rows * values_ * shape.key_dim),
         starts_(shape.rows + 1),
@@ -113,6 +121,7 @@ class Inputs {
     slots_.Set(slots);
     args_.rows = shape.rows;
     args_.tokens = tokens_;
+    args_.longest_row = shape.tokens;
     args_.heads = shape.heads;
     args_.key_heads = shape.key_heads;
     args_.key_dim = shape.key_dim;
@@ -122,7 +131,8 @@ class Inputs {
     args_.q = {q_.data(), keys_};
     args_.k = {k_.data(), keys_};
     args_.v = {v_.data(), values_};
-    args_.log2_decay = {decay_.data(), shape.heads};
+    args_.log2_decay = {decay_.data(), decays_};
+    if (shape.channels) args_.decay = engine::DecayKind::kKey;
     if (shape.delta) args_.beta = {beta_.data(), shape.heads};
     args_.out = out_.data();
     args_.out_stride = values_;
@@ -149,6 +159,7 @@ class Inputs {
   Bfloats k_;
   Bfloats v_;
   Bfloats out_;
+  const int64_t decays_;
   DeviceArray<float> decay_;
   DeviceArray<float> beta_;
   DeviceArray<float> state_;
