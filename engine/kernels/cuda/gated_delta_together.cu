@@ -58,6 +58,41 @@ __device__ void LoadSlab(const GatedDeltaDecodeArgs& args,
             &shared.loaded[place]);
 }
 
+// All pieces of a row's tokens on the slab in `place`.
+template <typename Number, int kKeyDim>
+__device__ void StepPieces(const GatedDeltaDecodeArgs& args,
+                           const UnitPlan& plan,
+                           const SlabCursor<Number, kKeyDim, kSlabWarps>& at,
+                           uint32_t place,
+                           TogetherShared<Number, kKeyDim>& shared) {
+  using Shared = TogetherShared<Number, kKeyDim>;
+  const int stride = ValueStride(args.value_dim);
+  const uint32_t consumed = shared.rows.consumed[at.at.row];
+  const int pieces = PiecesOf(shared.rows.tokens[at.at.row]);
+  for (int p = 0; p < pieces; ++p) {
+    const uint32_t held = (at.pieces + p) % Shared::kPieces;
+    Piece<kKeyDim>& piece = shared.pieces[held];
+    const int head = at.HeadOfUnit(plan);
+    const RoundingKey key = KeyOf(args,
+                                  shared.rows.slots[at.at.row],
+                                  consumed + p * kPieceTokens,
+                                  at.Value(args, plan));
+    WaitLoad(&shared.ready[held], (at.pieces + p) / Shared::kPieces % 2);
+    // Lanes have parted, and the products need the warp together.
+    __syncwarp();
+    StepSlab<kKeyDim>(
+        shared.slabs[place],
+        consumed == 0 && p == 0,
+        key,
+        piece.heads[head],
+        piece.values + head * kPieceTokens * stride + at.ValueOfHead(plan),
+        stride,
+        piece);
+    __syncwarp();
+    if (threadIdx.x % kWarp == 0) Arrive(&shared.done[held]);
+  }
+}
+
 // A warp has each kSlabWarps-th slab of the block's. Slab n lies in place
 // n % kSlabs, which is always the same warp's.
 template <typename Number, int kKeyDim>
@@ -73,7 +108,6 @@ __device__ void StepSlabs(const GatedDeltaDecodeArgs& args,
   // With more than one place, a slab is asked for when the warp's next has
   // come, so that the store before has had time.
   constexpr bool kAsksLate = kSlabs > kSlabWarps;
-  const int stride = ValueStride(args.value_dim);
   const bool is_first_lane = threadIdx.x % kWarp == 0;
   Cursor asked = {begin, warp};
   asked.Settle(plan, shared.rows);
@@ -95,32 +129,9 @@ __device__ void StepSlabs(const GatedDeltaDecodeArgs& args,
   uint32_t before = 0;
   for (uint32_t index = warp; !at.IsAtEnd(); index += kSlabWarps) {
     const uint32_t place = index % kSlabs;
-    const uint32_t consumed = shared.rows.consumed[at.at.row];
-    const int pieces = PiecesOf(shared.rows.tokens[at.at.row]);
     WaitLoad(&shared.loaded[place], index / kSlabs % 2);
     if (kAsksLate && index >= kSlabWarps) ask(before);
-    for (int p = 0; p < pieces; ++p) {
-      const uint32_t held = (at.pieces + p) % Shared::kPieces;
-      Piece<kKeyDim>& piece = shared.pieces[held];
-      const int head = at.HeadOfUnit(plan);
-      const RoundingKey key = KeyOf(args,
-                                    shared.rows.slots[at.at.row],
-                                    consumed + p * kPieceTokens,
-                                    at.Value(args, plan));
-      WaitLoad(&shared.ready[held], (at.pieces + p) / Shared::kPieces % 2);
-      // Lanes have parted, and the products need the warp together.
-      __syncwarp();
-      StepSlab<kKeyDim>(
-          shared.slabs[place],
-          consumed == 0 && p == 0,
-          key,
-          piece.heads[head],
-          piece.values + head * kPieceTokens * stride + at.ValueOfHead(plan),
-          stride,
-          piece);
-      __syncwarp();
-      if (is_first_lane) Arrive(&shared.done[held]);
-    }
+    StepPieces<Number, kKeyDim>(args, plan, at, place, shared);
     FenceStores();
     __syncwarp();
     if (is_first_lane) {
