@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -289,8 +290,11 @@ absl::Status SettleDevice(Values& values, Config& config) {
     if (config.fp32) return absl::OkStatus();
     return Invalid("--compute bf16 goes with --device cuda; a CPU has fp32");
   }
-  Value& tokens = values["step-tokens"];
-  if (tokens.source == Source::kDefault) tokens.text = "8192";
+  for (const auto& [name, text] :
+       {std::pair("step-tokens", "8192"), std::pair("step-rows", "512")}) {
+    Value& value = values[name];
+    if (value.source == Source::kDefault) value.text = text;
+  }
   const auto bytes = values.find("pool-bytes");
   if (bytes->second.source == Source::kDefault) values.erase(bytes);
   return absl::OkStatus();

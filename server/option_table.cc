@@ -94,7 +94,7 @@ constexpr Option kOptions[] = {
      OptionKind::kNumber,
      "N",
      "256",
-     "Rows of a step at most.",
+     "Rows of a step at most. With --device cuda the default is 512.",
      1,
      65'536},
     {"append-tokens",

@@ -67,6 +67,7 @@ TEST(ConfigTest, AGpuHasItsOwnDefaults) {
   EXPECT_TRUE(cuda.cuda);
   EXPECT_FALSE(cuda.fp32);
   EXPECT_EQ(cuda.limits.step_tokens_max, 8192);
+  EXPECT_EQ(cuda.limits.step_rows_max, 512);
   // What the card has left.
   EXPECT_EQ(cuda.pool_bytes, 0U);
 
