@@ -210,6 +210,8 @@ RecurrenceArgs QkvProjection::Recurrence(const MixerInput& input,
           .state_stride = pool.stride(input.state.first)};
 }
 
+float QkvProjection::norm_eps() { return kNormEps; }
+
 float QkvProjection::QueryScale() const {
   return 1.0f / std::sqrt(static_cast<float>(shape_.key_dim));
 }

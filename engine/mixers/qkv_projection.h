@@ -85,6 +85,14 @@ class QkvProjection {
   // q times K^-1/2.
   void ScaleQueries(const Result& result, int64_t tokens) const;
 
+  const QkvShape& shape() const { return shape_; }
+  // Beside the squares of q and k.
+  static float norm_eps();
+  float query_scale() const { return QueryScale(); }
+  // Columns without SiLU; q and k are the first.
+  int64_t plain() const {
+    return shape_.qk_silu ? 0 : (1 + shape_.writes) * keys();
+  }
   const Linear& projection() const { return projection_; }
   const Buffer& conv() const { return conv_; }            // [W, mixed]
   const Buffer& conv_bias() const { return conv_bias_; }  // [mixed], or empty
@@ -96,10 +104,6 @@ class QkvProjection {
   int64_t values() const { return int64_t{shape_.heads} * shape_.value_dim; }
 
  private:
-  // Columns without SiLU; q and k are the first.
-  int64_t plain() const {
-    return shape_.qk_silu ? 0 : (1 + shape_.writes) * keys();
-  }
   float QueryScale() const;
   // SiLU and the map of what the product, or the convolution, has left.
   void Activations(const Result& result, int64_t tokens) const;
