@@ -14,6 +14,18 @@ namespace {
 constexpr int64_t kStagingNumbers = int64_t{8} << 20;
 constexpr char kWeights[] = "weights";
 
+absl::StatusOr<DeviceMemory> Copied(std::span<const std::byte> from) {
+  WEIR_ASSIGN_OR_RETURN(
+      DeviceMemory memory,
+      DeviceMemory::Take(static_cast<int64_t>(from.size()), kWeights));
+  if (from.empty()) return memory;
+  WEIR_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpy(
+          memory.data(), from.data(), from.size(), cudaMemcpyHostToDevice),
+      kWeights));
+  return memory;
+}
+
 }  // namespace
 
 absl::StatusOr<DeviceWeights> DeviceWeights::Create(StateNumber number) {
@@ -52,16 +64,12 @@ absl::StatusOr<DeviceMemory> DeviceWeights::Floats(const Buffer& from) {
 
 absl::StatusOr<DeviceMemory> DeviceWeights::Floats(
     std::span<const float> from) {
-  WEIR_ASSIGN_OR_RETURN(
-      DeviceMemory memory,
-      DeviceMemory::Take(static_cast<int64_t>(from.size_bytes()), kWeights));
-  if (from.empty()) return memory;
-  WEIR_RETURN_IF_ERROR(CudaStatus(cudaMemcpy(memory.data(),
-                                             from.data(),
-                                             from.size_bytes(),
-                                             cudaMemcpyHostToDevice),
-                                  kWeights));
-  return memory;
+  return Copied(std::as_bytes(from));
+}
+
+absl::StatusOr<DeviceMemory> DeviceWeights::Doubles(
+    std::span<const double> from) {
+  return Copied(std::as_bytes(from));
 }
 
 }  // namespace weir::engine

@@ -32,6 +32,7 @@ class DeviceWeights {
   // As fp32; nothing for an empty buffer.
   absl::StatusOr<DeviceMemory> Floats(const Buffer& from);
   absl::StatusOr<DeviceMemory> Floats(std::span<const float> from);
+  absl::StatusOr<DeviceMemory> Doubles(std::span<const double> from);
 
  private:
   explicit DeviceWeights(StateNumber number) : number_(number) {}

@@ -340,6 +340,10 @@ std::vector<float> Log2Rates(const Buffer& a_log) {
 
 }  // namespace
 
+bool TakesGatedDelta(const GatedDeltaNet& from) {
+  return CheckShape(from.shape().qkv).ok();
+}
+
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(
     const GatedDeltaNet& from, DeviceWeights& weights) {
   const QkvShape& shape = from.shape().qkv;

@@ -16,6 +16,9 @@
 
 namespace weir::engine {
 
+// Whether the kernels take its shape.
+bool TakesGatedDelta(const GatedDeltaNet& from);
+
 // RESOURCE_EXHAUSTED, INTERNAL; UNIMPLEMENTED for shapes that the kernels do
 // not take, with the key and what it may be.
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(

@@ -3,6 +3,7 @@
 
 #include "engine/device/feed_forward_part.h"
 #include "engine/device/gated_delta_part.h"
+#include "engine/device/recurrent_mixers.h"
 
 namespace weir::engine {
 namespace {
@@ -21,8 +22,24 @@ absl::StatusOr<std::unique_ptr<DevicePart>> Of(const Mixer& from,
   return kMake(*kind, weights);
 }
 
+absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDelta(
+    const GatedDeltaNet& from, DeviceWeights& weights) {
+  return TakesGatedDelta(from) ? MakeGatedDeltaPart(from, weights)
+                               : MakeAnyGatedDeltaPart(from, weights);
+}
+
 constexpr Maker kMakers[] = {
-    Of<GatedDeltaNet, MakeGatedDeltaPart>,
+    Of<DeltaNet, MakeDeltaNetPart>,
+    Of<GatedDeltaNet, MakeGatedDelta>,
+    Of<GatedDeltaProduct, MakeGatedDeltaProductPart>,
+    Of<GatedLinearAttention, MakeGlaPart>,
+    Of<Gdn2, MakeGdn2Part>,
+    Of<Hgrn2, MakeHgrn2Part>,
+    Of<Kda, MakeKdaPart>,
+    Of<Lightning, MakeLightningPart>,
+    Of<Mamba2, MakeMamba2Part>,
+    Of<Retention, MakeRetentionPart>,
+    Of<SimpleGla, MakeSimpleGlaPart>,
     Of<SwiGlu, MakeFeedForwardPart>,
 };
 

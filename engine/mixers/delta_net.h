@@ -35,6 +35,11 @@ class DeltaNet final : public Mixer {
   explicit DeltaNet(const DeltaNetShape& shape);
 
   const DeltaNetShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  // Columns of the projection.
+  int64_t gate_column() const { return qkv_.mixed(); }
+  int64_t b_column() const { return qkv_.mixed() + b_column_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

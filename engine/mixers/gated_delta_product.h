@@ -40,6 +40,14 @@ class GatedDeltaProduct final : public Mixer {
   explicit GatedDeltaProduct(const GatedDeltaProductShape& shape);
 
   const GatedDeltaProductShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  const Buffer& a_log() const { return a_log_; }      // [heads], or empty
+  const Buffer& dt_bias() const { return dt_bias_; }  // [heads], or empty
+  // Columns of the projection.
+  int64_t gate_column() const { return qkv_.mixed(); }
+  int64_t a_column() const { return qkv_.mixed() + a_column_; }
+  int64_t b_column() const { return qkv_.mixed() + b_column_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -34,6 +34,12 @@ class GatedLinearAttention final : public Mixer {
   explicit GatedLinearAttention(const GatedLinearAttentionShape& shape);
 
   const GatedLinearAttentionShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  const Linear& decay_up() const { return decay_up_; }  // G_1
+  // Columns of the projection: the gate's, and what G_1 takes.
+  int64_t gate_column() const { return qkv_.mixed(); }
+  int64_t decay_column() const { return qkv_.mixed() + down_column_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

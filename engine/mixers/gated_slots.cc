@@ -30,6 +30,8 @@ GatedSlots::GatedSlots(const GatedSlotsShape& shape)
       out_projection_(qkv_.values(), shape.qkv.hidden, false),
       norm_(qkv_.values()) {}
 
+float GatedSlots::norm_eps() const { return kNormEps; }
+
 std::vector<WeightSlot> GatedSlots::Weights() {
   const int64_t dim = shape_.qkv.key_dim;
   std::vector<WeightSlot> tensors = qkv_.Weights();

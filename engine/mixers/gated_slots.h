@@ -36,6 +36,11 @@ class GatedSlots final : public Mixer {
   explicit GatedSlots(const GatedSlotsShape& shape);
 
   const GatedSlotsShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const Linear& out_projection() const { return out_projection_; }
+  const Buffer& feature() const { return feature_; }  // [K, K], or empty
+  const Buffer& norm() const { return norm_; }        // [heads, V]
+  float norm_eps() const;
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

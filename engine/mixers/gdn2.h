@@ -36,6 +36,17 @@ class Gdn2 final : public Mixer {
   explicit Gdn2(const Gdn2Shape& shape);
 
   const Gdn2Shape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  const Linear& decay_up() const { return decay_up_; }  // F_1
+  const Linear& gate_up() const { return gate_up_; }    // G_1
+  const Buffer& a_log() const { return a_log_; }        // [key_heads]
+  const Buffer& dt_bias() const { return dt_bias_; }    // [key_heads, K]
+  // Columns of the projection: what F_1 and G_1 take, then b and w.
+  int64_t decay_column() const { return qkv_.mixed(); }
+  int64_t gate_column() const { return qkv_.mixed() + rank(); }
+  int64_t b_column() const { return qkv_.mixed() + b_column_; }
+  int64_t w_column() const { return qkv_.mixed() + w_column_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -38,6 +38,12 @@ class Hgrn2 final : public Mixer {
   Hgrn2(const Hgrn2Shape& shape, std::shared_ptr<Buffer> bounds);
 
   const Hgrn2Shape& shape() const { return shape_; }
+  // Rows of q, f and v.
+  const Linear& projection() const { return projection_; }
+  const Linear& out_projection() const { return out_projection_; }
+  const Buffer& norm() const { return norm_; }  // [heads, V]
+  // [heads, K], or empty: 0; once Prepare was called.
+  const std::vector<float>& low() const { return low_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -34,6 +34,16 @@ class Kda final : public Mixer {
   explicit Kda(const KdaShape& shape);
 
   const KdaShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  const Linear& decay_up() const { return decay_up_; }  // F_1
+  const Linear& gate_up() const { return gate_up_; }    // G_1
+  const Buffer& a_log() const { return a_log_; }        // [heads]
+  const Buffer& dt_bias() const { return dt_bias_; }    // [heads, K]
+  // Columns of the projection: what F_1 and G_1 take, and b.
+  int64_t decay_column() const { return qkv_.mixed(); }
+  int64_t gate_column() const { return qkv_.mixed() + rank(); }
+  int64_t b_column() const { return qkv_.mixed() + 2 * rank(); }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -42,6 +42,8 @@ Lightning::Lightning(const LightningShape& shape, int32_t layer)
   }
 }
 
+float Lightning::norm_eps() const { return kNormEps; }
+
 std::vector<WeightSlot> Lightning::Weights() {
   return {projection_.Rows(kQkvName, 0, kParts * width()),
           projection_.Rows("output_gate.weight", kParts * width(), width()),

@@ -39,6 +39,12 @@ class Lightning final : public Mixer {
   Lightning(const LightningShape& shape, int32_t layer);
 
   const LightningShape& shape() const { return shape_; }
+  // Rows of q, k, v and the gate, [heads, D] each, once Prepare was called.
+  const Linear& projection() const { return projection_; }
+  const Linear& out_projection() const { return out_projection_; }
+  const Buffer& norm() const { return norm_; }  // [heads, D]
+  float norm_eps() const;
+  const std::vector<float>& log2_decay() const { return log2_decay_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

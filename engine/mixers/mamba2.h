@@ -45,6 +45,15 @@ class Mamba2 final : public Mixer {
   explicit Mamba2(const Mamba2Shape& shape);
 
   const Mamba2Shape& shape() const { return shape_; }
+  // Rows of z, then x, B, C, then dt.
+  const Linear& in_projection() const { return in_projection_; }
+  const Linear& out_projection() const { return out_projection_; }
+  const Buffer& conv() const { return conv_; }            // [W, mixed]
+  const Buffer& conv_bias() const { return conv_bias_; }  // [mixed], or empty
+  const Buffer& a_log() const { return a_log_; }          // [heads]
+  const Buffer& d() const { return d_; }                  // [heads]
+  const Buffer& dt_bias() const { return dt_bias_; }      // [heads]
+  const Buffer& norm() const { return norm_; }            // [inner]
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -33,6 +33,13 @@ class Retention final : public Mixer {
   explicit Retention(const RetentionShape& shape);
 
   const RetentionShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  const std::vector<float>& log2_decay() const { return log2_decay_; }
+  const std::vector<double>& angle_per_token() const {  // [K / 2]
+    return angle_per_token_;
+  }
+  int64_t gate_column() const { return qkv_.mixed(); }  // of the projection
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

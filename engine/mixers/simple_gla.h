@@ -35,6 +35,12 @@ class SimpleGla final : public Mixer {
   explicit SimpleGla(const SimpleGlaShape& shape);
 
   const SimpleGlaShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  const HeadOutput& output() const { return output_; }
+  const Buffer& decay_bias() const { return decay_bias_; }  // [heads]
+  // Columns of the projection.
+  int64_t gate_column() const { return qkv_.mixed(); }
+  int64_t decay_column() const { return qkv_.mixed() + values(); }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -346,12 +346,12 @@ TEST(CudaEngineLimitsTest, APoolBeyondTheCardIsRefusedWithTheSizes) {
 
 TEST(CudaEngineLimitsTest, AModelThatRunsOnACpuOnlyIsRefusedByItsFamily) {
   CudaEngineOptions options;
-  options.model_dir = SourcePath("tests/golden/mamba2");
+  options.model_dir = SourcePath("tests/golden/xlstm");
   options.slots = 4;
   const auto engine = CreateCudaEngine(options);
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(engine.status().message()),
-              testing::AllOf(testing::HasSubstr("family mamba2"),
+              testing::AllOf(testing::HasSubstr("family xlstm"),
                              testing::HasSubstr("a CPU only")));
 }
 
