@@ -45,6 +45,24 @@ class PageHandler final : public CivetHandler {
   const std::function<Page()> make_;
 };
 
+// What CivetWeb said last on this thread: why it could not begin.
+std::string& LastMessage() {
+  thread_local std::string message;
+  return message;
+}
+
+int TakeMessage(const mg_connection*, const char* message) {
+  LastMessage() = message;
+  return 1;  // it need not write it
+}
+
+absl::Status CannotListen(const Address& address) {
+  std::string sentence =
+      absl::StrCat("--metrics-listen: cannot listen on ", address.text());
+  if (!LastMessage().empty()) absl::StrAppend(&sentence, ": ", LastMessage());
+  return absl::UnavailableError(sentence);
+}
+
 constexpr int kKnocksMax = 100;
 
 // Connects and waits for the other side to close, at most 50 ms.
@@ -119,17 +137,17 @@ absl::StatusOr<std::unique_ptr<HttpPage>> HttpPage::Create(
                                             "10000",
                                             "enable_keep_alive",
                                             "no"};
+  CivetCallbacks callbacks;
+  callbacks.log_message = TakeMessage;
+  LastMessage().clear();
   try {
-    page->server_ = std::make_unique<CivetServer>(options);
-  } catch (const CivetException&) {
-    return absl::UnavailableError(
-        absl::StrCat("--metrics-listen: cannot listen on ", address.text()));
+    page->server_ = std::make_unique<CivetServer>(options, &callbacks);
+  } catch (const CivetException& error) {
+    if (LastMessage().empty()) LastMessage() = error.what();
+    return CannotListen(address);
   }
   const std::vector<int> ports = page->server_->getListeningPorts();
-  if (ports.empty()) {
-    return absl::UnavailableError(
-        absl::StrCat("--metrics-listen: cannot listen on ", address.text()));
-  }
+  if (ports.empty()) return CannotListen(address);
   numeric.port = static_cast<uint16_t>(ports.front());
   page->address_ = {address.host, numeric.port};
   page->server_->addHandler("/metrics", page->handlers_->metrics);
