@@ -73,7 +73,8 @@ fetch() {
   "$python" -m pip download --quiet --no-deps --only-binary :all: \
     --no-cache-dir --disable-pip-version-check \
     --python-version 3.11 --implementation cp \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+    --platform manylinux_2_25_x86_64 \
     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
     --platform manylinux_2_12_x86_64 --platform manylinux2010_x86_64 \
     --platform any --dest "$dir" "$name==$version" >&2 \
@@ -109,9 +110,9 @@ install_torch() {
 # nvcc and what it compiles against, where the machine has no toolkit.
 install_nvcc() {
   [[ -x /usr/local/cuda/bin/nvcc ]] && return 0
-  local stamp=.deps/cuda/.complete-$NVCC_VERSION
+  local stamp=.deps/cuda/.complete-$NVCC_VERSION-$CUBLAS_VERSION
   [[ -e $stamp ]] && return 0
-  say "nvcc $NVCC_VERSION from PyPI (150 MB, once)"
+  say "nvcc $NVCC_VERSION and cuBLASLt's headers from PyPI (570 MB, once)"
   rm -rf .deps/cuda .deps/unpack
   mkdir -p .deps/unpack
   local part wheel
@@ -120,8 +121,12 @@ install_nvcc() {
     wheel=$(fetch "${!name}" "${!version}" "${!sha}")
     unzip -q -o "$wheel" 'nvidia/cu13/*' -d .deps/unpack
   done
+  # The library is found on the machine with the GPU.
+  wheel=$(fetch "$CUBLAS_WHEEL" "$CUBLAS_VERSION" "$CUBLAS_SHA256")
+  unzip -q -o "$wheel" 'nvidia/cu13/include/*' -d .deps/unpack
   mv .deps/unpack/nvidia/cu13 .deps/cuda
   ln -s lib .deps/cuda/lib64
+  ln -s libcudart.so.13 .deps/cuda/lib/libcudart.so
   chmod +x .deps/cuda/bin/* .deps/cuda/nvvm/bin/*
   rm -rf .deps/unpack .deps/wheels/nvidia-*
   touch "$stamp"

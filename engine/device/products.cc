@@ -11,7 +11,8 @@ namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
 
-absl::Status LibraryStatus(cublasStatus_t status,
+absl::Status LibraryStatus(const CublasLt& library,
+                           cublasStatus_t status,
                            const char* what,
                            const ProductArgs& args) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
@@ -24,7 +25,7 @@ absl::Status LibraryStatus(cublasStatus_t status,
                                           " inputs, ",
                                           args.outputs,
                                           " outputs: ",
-                                          cublasLtGetStatusString(status)));
+                                          library.GetStatusString(status)));
 }
 
 // Calls f with the first status that is not success.
@@ -47,18 +48,19 @@ int64_t PaddedTokens(int64_t tokens) {
 }
 
 Products::Way::~Way() {
-  if (y != nullptr) cublasLtMatrixLayoutDestroy(y);
-  if (x != nullptr) cublasLtMatrixLayoutDestroy(x);
-  if (weight != nullptr) cublasLtMatrixLayoutDestroy(weight);
-  if (product != nullptr) cublasLtMatmulDescDestroy(product);
+  if (y != nullptr) library.MatrixLayoutDestroy(y);
+  if (x != nullptr) library.MatrixLayoutDestroy(x);
+  if (weight != nullptr) library.MatrixLayoutDestroy(weight);
+  if (product != nullptr) library.MatmulDescDestroy(product);
 }
 
 absl::StatusOr<std::unique_ptr<Products>> Products::Create(StateNumber number) {
-  std::unique_ptr<Products> products(new Products(number));
-  const cublasStatus_t status = cublasLtCreate(&products->library_);
+  WEIR_ASSIGN_OR_RETURN(const CublasLt* const library, CublasLt::Load());
+  std::unique_ptr<Products> products(new Products(number, library));
+  const cublasStatus_t status = library->Create(&products->handle_);
   if (status != CUBLAS_STATUS_SUCCESS) {
     return absl::InternalError(
-        absl::StrCat("cuBLASLt: ", cublasLtGetStatusString(status)));
+        absl::StrCat("cuBLASLt: ", library->GetStatusString(status)));
   }
   WEIR_ASSIGN_OR_RETURN(
       products->workspace_,
@@ -68,7 +70,7 @@ absl::StatusOr<std::unique_ptr<Products>> Products::Create(StateNumber number) {
 
 Products::~Products() {
   ways_.clear();
-  if (library_ != nullptr) cublasLtDestroy(library_);
+  if (handle_ != nullptr) library_.Destroy(handle_);
 }
 
 absl::StatusOr<const Products::Way*> Products::WayOf(const ProductArgs& args) {
@@ -86,43 +88,44 @@ absl::StatusOr<const Products::Way*> Products::WayOf(const ProductArgs& args) {
   const cudaDataType_t number = is_float ? CUDA_R_32F : CUDA_R_16BF;
   const cudaDataType_t target =
       args.target == ProductTarget::kRows ? number : CUDA_R_32F;
-  auto way = std::make_unique<Way>();
+  auto way = std::make_unique<Way>(&library_);
   // Row-major rows are columns to the library: y^T = W x^T.
   const cublasOperation_t turned = CUBLAS_OP_T;
   Calls calls;
   calls(
-      cublasLtMatmulDescCreate(&way->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-  calls(cublasLtMatmulDescSetAttribute(
+      library_.MatmulDescCreate(&way->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  calls(library_.MatmulDescSetAttribute(
       way->product, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof(turned)));
-  calls(cublasLtMatrixLayoutCreate(
+  calls(library_.MatrixLayoutCreate(
       &way->weight, number, args.inputs, args.outputs, args.inputs));
-  calls(cublasLtMatrixLayoutCreate(
+  calls(library_.MatrixLayoutCreate(
       &way->x, number, args.inputs, tokens, args.x_stride));
-  calls(cublasLtMatrixLayoutCreate(
+  calls(library_.MatrixLayoutCreate(
       &way->y, target, args.outputs, tokens, args.y_stride));
   cublasLtMatmulPreference_t preference = nullptr;
-  calls(cublasLtMatmulPreferenceCreate(&preference));
+  calls(library_.MatmulPreferenceCreate(&preference));
   const auto bytes = static_cast<uint64_t>(kWorkspaceBytes);
-  calls(cublasLtMatmulPreferenceSetAttribute(
+  calls(library_.MatmulPreferenceSetAttribute(
       preference,
       CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
       &bytes,
       sizeof(bytes)));
   cublasLtMatmulHeuristicResult_t best = {};
   int count = 0;
-  calls(cublasLtMatmulAlgoGetHeuristic(library_,
-                                       way->product,
-                                       way->weight,
-                                       way->x,
-                                       way->y,
-                                       way->y,
-                                       preference,
-                                       1,
-                                       &best,
-                                       &count));
-  if (preference != nullptr) cublasLtMatmulPreferenceDestroy(preference);
+  calls(library_.MatmulAlgoGetHeuristic(handle_,
+                                        way->product,
+                                        way->weight,
+                                        way->x,
+                                        way->y,
+                                        way->y,
+                                        preference,
+                                        1,
+                                        &best,
+                                        &count));
+  if (preference != nullptr) library_.MatmulPreferenceDestroy(preference);
   WEIR_RETURN_IF_ERROR(
-      LibraryStatus(calls.first() == CUBLAS_STATUS_SUCCESS && count == 0
+      LibraryStatus(library_,
+                    calls.first() == CUBLAS_STATUS_SUCCESS && count == 0
                         ? CUBLAS_STATUS_NOT_SUPPORTED
                         : calls.first(),
                     "no way for a product",
@@ -148,22 +151,23 @@ absl::Status Products::MultiplyByLibrary(const ProductArgs& args,
   WEIR_ASSIGN_OR_RETURN(const Way* way, WayOf(args));
   const float one = 1;
   const float added = args.target == ProductTarget::kAdd ? 1 : 0;
-  return LibraryStatus(cublasLtMatmul(library_,
-                                      way->product,
-                                      &one,
-                                      args.weight,
-                                      way->weight,
-                                      args.x,
-                                      way->x,
-                                      &added,
-                                      args.y,
-                                      way->y,
-                                      args.y,
-                                      way->y,
-                                      &way->algorithm,
-                                      workspace_.data(),
-                                      kWorkspaceBytes,
-                                      stream),
+  return LibraryStatus(library_,
+                       library_.Matmul(handle_,
+                                       way->product,
+                                       &one,
+                                       args.weight,
+                                       way->weight,
+                                       args.x,
+                                       way->x,
+                                       &added,
+                                       args.y,
+                                       way->y,
+                                       args.y,
+                                       way->y,
+                                       &way->algorithm,
+                                       workspace_.data(),
+                                       kWorkspaceBytes,
+                                       stream),
                        "a product",
                        args);
 }

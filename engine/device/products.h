@@ -10,7 +10,6 @@
 // Threads: the step thread; work is put on the given stream.
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -20,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/device/cublaslt.h"
 #include "engine/device/device_memory.h"
 #include "engine/kernels/cuda/small_product.h"
 
@@ -47,13 +47,14 @@ class Products {
  private:
   // How cuBLASLt makes one product.
   struct Way {
+    const CublasLt& library;
     cublasLtMatmulDesc_t product = nullptr;
     cublasLtMatrixLayout_t weight = nullptr;
     cublasLtMatrixLayout_t x = nullptr;
     cublasLtMatrixLayout_t y = nullptr;
     cublasLtMatmulAlgo_t algorithm = {};
 
-    Way() = default;
+    explicit Way(const CublasLt* functions) : library(*functions) {}
     ~Way();
     Way(const Way&) = delete;
     Way& operator=(const Way&) = delete;
@@ -62,11 +63,13 @@ class Products {
   using Key =
       std::tuple<int32_t, int32_t, int64_t, int64_t, int64_t, ProductTarget>;
 
-  explicit Products(StateNumber number) : number_(number) {}
+  Products(StateNumber number, const CublasLt* library)
+      : number_(number), library_(*library) {}
   absl::StatusOr<const Way*> WayOf(const ProductArgs& args);
 
   const StateNumber number_;
-  cublasLtHandle_t library_ = nullptr;
+  const CublasLt& library_;
+  cublasLtHandle_t handle_ = nullptr;
   DeviceMemory workspace_;
   std::map<Key, std::unique_ptr<Way>> ways_;
 };
