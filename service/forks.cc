@@ -143,7 +143,8 @@ void Forks::Advance(const SessionPtr& session) {
 }
 
 void Forks::Make(Session& session, PendingFork fork) {
-  const absl::StatusOr<SessionPtr> copy = Copy(session, fork);
+  const absl::StatusOr<SessionPtr> copy =
+      seams_.engine_failure.ok() ? Copy(session, fork) : seams_.engine_failure;
   if (!seams_.engine_failure.ok()) {
     // The step loop ends everything and answers it with the rest.
     session.forks.push_back(std::move(fork));

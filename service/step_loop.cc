@@ -101,11 +101,14 @@ bool StepLoop::RunOnce() {
   if (seams_.fault.ok() && !seams_.engine_failure.ok()) {
     Fault(seams_.engine_failure);
   }
-  const bool more = seams_.fault.ok() && steps_.HasWork();
+  bool more = seams_.fault.ok() && steps_.HasWork();
   if (!more) {
     generations_.SendHeld();
-    steps_.Rest();
+    // Again: a caller that read while a token was held for it was told of no
+    // room, and wakes nobody.
+    more = seams_.fault.ok() && steps_.HasWork();
   }
+  if (!more) steps_.Rest();
   Publish();
   return more;
 }

@@ -164,7 +164,8 @@ struct GenerateRequest {
   std::unique_ptr<TextSink> text;  // null: tokens only
   // Called on the step thread for each event; the last has a finish reason. It
   // adds to CallState::unsent before it returns, and takes off again when the
-  // event has been passed on, then calls Service::Wake().
+  // event has been passed on; then, if unsent was Limits::unsent_events_max or
+  // more, it calls Service::Wake().
   absl::AnyInvocable<void(GenerateEvent)> on_event;
 };
 // After the last event, or instead of it.

@@ -505,6 +505,25 @@ TEST_F(SlowConsumerTest, PausesAtTheLimitAndGoesOnWhenItReads) {
   EXPECT_FALSE(generated_.end.done());
 }
 
+// It is told to pause for 63 unread tokens and one that is held for it; no read
+// of 63 wakes the loop.
+TEST_F(GenerationTest, AReadWhileTheLastTokenIsHeldIsNotMissed) {
+  auto call = std::make_shared<CallState>();
+  Tokens tokens;
+  GenerateRequest request = Request(1000, "slow");
+  request.on_event = [&](const GenerateEvent& event) {
+    tokens.insert(tokens.end(), event.tokens.begin(), event.tokens.end());
+    ++call->unsent;
+    if (tokens.size() == 64) call->unsent -= 10;
+  };
+  const Generated generated = loop_.Generate(
+      std::move(request), {.deadline = absl::InfiniteDuration(), .call = call});
+  loop_.Run();
+
+  EXPECT_THAT(tokens, SizeIs(74));
+  EXPECT_FALSE(generated.end.done());
+}
+
 TEST_F(SlowConsumerTest, EndsAfterItsTimeWithTheTokensKept) {
   EXPECT_EQ(loop_.loop().NextTimer(), loop_.clock().Now() + absl::Seconds(30));
   loop_.clock().Advance(absl::Seconds(29));
