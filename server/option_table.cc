@@ -79,7 +79,7 @@ constexpr Option kOptions[] = {
      OptionKind::kNumber,
      "N",
      "",
-     "Threads of the engine. Default: one a core.",
+     "Threads of the engine on a CPU. Default: one a core.",
      1,
      1024},
     {"step-tokens",

@@ -137,6 +137,14 @@ void ExitOnSecondSignal(const sigset_t& signals) {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
+[[noreturn]] void EndAfterFault(const service::Service& service,
+                                Server& server) {
+  spdlog::critical("the device is unfit: {}", Message(service.health()));
+  server.Shutdown(kFarewell);
+  // The engine is not to be touched again, by a destructor neither.
+  std::_Exit(kExitDeviceFault);
+}
+
 int ServeUntilSignal(const Config& config,
                      const sigset_t& signals,
                      service::Service& service,
@@ -147,15 +155,11 @@ int ServeUntilSignal(const Config& config,
   const bool told = WaitForSignal(signals, service);
   ready = false;
   server.BeginDrain();
-  if (!told) {
-    spdlog::critical("the device is unfit: {}", Message(service.health()));
-    server.Shutdown(kFarewell);
-    // The engine is not to be touched again, by a destructor neither.
-    std::_Exit(kExitDeviceFault);
-  }
+  if (!told) EndAfterFault(service, server);
   spdlog::info("draining for at most {}", absl::FormatDuration(config.drain));
   ExitOnSecondSignal(signals);
   const bool drained = service.Drain(config.drain);
+  if (!service.health().ok()) EndAfterFault(service, server);
   if (!drained) spdlog::warn("not all accepted work was done in time");
   server.Shutdown(kFarewell);
   spdlog::info("stopped");
