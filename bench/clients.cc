@@ -7,8 +7,8 @@
 //       each session generates as fast as it is served: tokens a second of all,
 //       and the time between two messages of one session
 //   weir-clients ... --appends-per-second R [--append-tokens T]
-//       appends of T tokens to sessions in turn, begun R times a second whether
-//       earlier ones are answered or not: their time from when each was due
+//       appends of T tokens, R of them due each second, to sessions in turn,
+//       and to one session one after another: their time from when each was due
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
@@ -96,6 +96,14 @@ class Client {
     return Count(status);
   }
 
+  void Close() {
+    v1::CloseSessionRequest request;
+    request.set_session_id(session_id_);
+    v1::CloseSessionReply reply;
+    grpc::ClientContext context;
+    Count(stub_->CloseSession(&context, request, &reply));
+  }
+
   void Generate() {
     v1::GenerateRequest request;
     request.set_session_id(session_id_);
@@ -162,20 +170,8 @@ void Print(Shared& shared, const std::string& what) {
   std::printf("%s\n", json.dump(1).c_str());
 }
 
-// One client: opens its session, waits for all others, does its part.
-void RunClient(Shared& shared, int number) {
-  Client client(&shared, number);
-  const bool opened = client.Open();
-  ++shared.open;
-  while (shared.open < shared.options.sessions) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  if (!opened) return;
-  if (shared.options.appends_per_second == 0) {
-    client.Generate();
-    return;
-  }
-  // Client i's k-th append is due at (i + k clients) / rate.
+// Client i's k-th append is due at (i + k clients) / rate.
+void AppendInTurn(Shared& shared, int number, Client& client) {
   const double rate = shared.options.appends_per_second;
   std::vector<double> times;
   for (int64_t k = number;; k += shared.options.sessions) {
@@ -191,7 +187,24 @@ void RunClient(Shared& shared, int number) {
   shared.Add(times);
 }
 
-int Main(int argc, char** argv) {
+// One client: opens its session, waits for all others, does its part.
+void RunClient(Shared& shared, int number) {
+  Client client(&shared, number);
+  const bool opened = client.Open();
+  ++shared.open;
+  while (shared.open < shared.options.sessions) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (!opened) return;
+  if (shared.options.appends_per_second > 0) {
+    AppendInTurn(shared, number, client);
+  } else {
+    client.Generate();
+  }
+  client.Close();
+}
+
+int Run(int argc, char** argv) {
   Shared shared;
   Options& options = shared.options;
   CLI::App app{"weir-clients: many clients at once"};
@@ -233,4 +246,5 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace weir::bench
 
-int main(int argc, char** argv) { return weir::bench::Main(argc, argv); }
+// NOLINTNEXTLINE(bugprone-exception-escape): a measurement just ends.
+int main(int argc, char** argv) { return weir::bench::Run(argc, argv); }
