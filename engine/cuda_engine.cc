@@ -33,6 +33,14 @@ int64_t StepTokens(const CudaEngineOptions& options) {
   return std::max(options.step_tokens_max, kStepTokensMin);
 }
 
+DeviceStep::Options StepOptions(const CudaEngineOptions& options) {
+  const int64_t tokens = StepTokens(options);
+  return {.rows_max = options.step_rows_max,
+          .tokens_max = tokens,
+          .pass_tokens_max = std::min(tokens, kPassTokensMax),
+          .graph_rows_max = std::min(options.step_rows_max, kGraphRowsMax)};
+}
+
 absl::Status CheckDevice() {
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
@@ -115,17 +123,13 @@ absl::StatusOr<std::unique_ptr<Engine>> CudaEngine::Create(
       "a stream"));
   WEIR_RETURN_IF_ERROR(engine->TakeModel());
   WEIR_RETURN_IF_ERROR(engine->TakePool());
-  const int64_t tokens = StepTokens(options);
+  DeviceStep::Options step = StepOptions(options);
+  // No step has more rows than there are slots.
+  step.graph_rows_max = std::min(step.graph_rows_max, engine->pool_->slots());
   WEIR_ASSIGN_OR_RETURN(
       engine->step_,
       DeviceStep::Create(
-          engine->model_.get(),
-          engine->pool_.get(),
-          engine->stream_,
-          {.rows_max = options.step_rows_max,
-           .tokens_max = tokens,
-           .pass_tokens_max = std::min(tokens, kPassTokensMax),
-           .graph_rows_max = std::min(options.step_rows_max, kGraphRowsMax)}));
+          engine->model_.get(), engine->pool_.get(), engine->stream_, step));
   engine->DescribeState();
   return engine;
 }
@@ -172,7 +176,8 @@ absl::StatusOr<int32_t> CudaEngine::SlotsThatFit() const {
     size_t card_bytes = 0;
     WEIR_RETURN_IF_ERROR(
         CudaStatus(cudaMemGetInfo(&free_bytes, &card_bytes), "the card"));
-    bytes = static_cast<int64_t>(free_bytes) - kReserveBytes;
+    bytes = static_cast<int64_t>(free_bytes) - kReserveBytes -
+            DeviceStep::DeviceBytes(*model_, StepOptions(options_));
   }
   // One slot more than sessions have is scratch.
   const int64_t slots = bytes / slot_bytes - 1;
@@ -275,6 +280,8 @@ absl::Status CudaEngine::LoadSlot(std::span<const std::byte> host,
 }
 
 }  // namespace
+
+absl::Status CheckCudaBuild() { return absl::OkStatus(); }
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateCudaEngine(
     const CudaEngineOptions& options) {

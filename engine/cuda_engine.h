@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 
@@ -33,6 +34,9 @@ struct CudaEngineOptions {
   int64_t step_tokens_max = 8192;
   bool allow_nonfinite = false;  // take weights that hold a NaN
 };
+
+// UNIMPLEMENTED in a build without the engine. A GPU need not be there.
+absl::Status CheckCudaBuild();
 
 // INVALID_ARGUMENT, NOT_FOUND, DATA_LOSS for a model folder that is refused;
 // UNIMPLEMENTED for a model that runs on a CPU only, for a machine without a

@@ -5,12 +5,16 @@
 
 namespace weir::engine {
 
-absl::StatusOr<std::unique_ptr<Engine>> CreateCudaEngine(
-    const CudaEngineOptions& options) {
-  (void)options;
+absl::Status CheckCudaBuild() {
   return absl::UnimplementedError(
       "this build has no GPU support: build with the preset cuda, or serve "
       "with --device cpu");
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateCudaEngine(
+    const CudaEngineOptions& options) {
+  (void)options;
+  return CheckCudaBuild();
 }
 
 }  // namespace weir::engine

@@ -58,13 +58,18 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
   return engine;
 }
 
+absl::StatusOr<engine::ModelInfo> InspectModel(const Config& config) {
+  if (config.cuda) WEIR_RETURN_IF_ERROR(engine::CheckCudaBuild());
+  return engine::TorchEngine::Inspect(config.model_dir);
+}
+
 }  // namespace
 }  // namespace weir::server
 
 int main(int argc, char** argv) {
   const weir::server::ProcessParts parts = {
       .load_engine = weir::server::LoadEngine,
-      .inspect_model = weir::engine::TorchEngine::Inspect,
+      .inspect_model = weir::server::InspectModel,
       .load_tokenizer = weir::text::LoadTokenizer,
       .make_store = [] { return std::make_unique<weir::store::MemoryStore>(); },
   };

@@ -220,10 +220,12 @@ int Run(const Config& config,
 
 // What --check-config and --inspect look at: headers, no weights.
 int LookOnly(const Config& config, const ProcessParts& parts) {
-  const auto model = parts.inspect_model(config.model_dir);
+  const auto model = parts.inspect_model(config);
   if (!model.ok()) {
+    const bool device = absl::IsUnimplemented(model.status());
     return Fail(kExitConfig,
-                absl::StrCat("--model: ", Message(model.status())));
+                absl::StrCat(device ? "--device: " : "--model: ",
+                             Message(model.status())));
   }
   const auto tokenizer =
       parts.load_tokenizer(config.model_dir, model->vocabulary);

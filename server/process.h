@@ -24,9 +24,9 @@ namespace weir::server {
 struct ProcessParts {
   std::function<absl::StatusOr<std::unique_ptr<engine::Engine>>(const Config&)>
       load_engine;
-  // What a model folder holds, without loading it.
-  std::function<absl::StatusOr<engine::ModelInfo>(const std::string&)>
-      inspect_model;
+  // What the model folder holds, without loading it, and that this build has
+  // the device that is asked for.
+  std::function<absl::StatusOr<engine::ModelInfo>(const Config&)> inspect_model;
   // The tokenizer in a model folder, for ids below a vocabulary; nullopt where
   // there is none to go by.
   std::function<absl::StatusOr<std::optional<text::Tokenizer>>(

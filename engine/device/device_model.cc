@@ -36,6 +36,10 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> DeviceModel::Create(
   WEIR_ASSIGN_OR_RETURN(model->products_, Products::Create(options.number));
   WEIR_RETURN_IF_ERROR(model->TakeWeights(from));
   WEIR_RETURN_IF_ERROR(model->TakeWorkspace());
+  // Memory was cleared and filled on the default stream, for which the step's
+  // stream does not wait.
+  WEIR_RETURN_IF_ERROR(
+      CudaStatus(cudaDeviceSynchronize(), "the weights' way to the card"));
   return model;
 }
 

@@ -65,51 +65,72 @@ DeviceStep::~DeviceStep() {
   for (const auto& [shape, graph] : graphs_) cudaGraphExecDestroy(graph);
 }
 
-absl::Status DeviceStep::TakeMemory() {
-  constexpr char kPlan[] = "the plan of a step";
-  constexpr char kResults[] = "the results of a step";
-  constexpr char kLogits[] = "logits";
+DeviceStep::Sizes DeviceStep::SizesOf(const DeviceModel& model,
+                                      const Options& options) {
+  constexpr int64_t kFloat = sizeof(float);
+  constexpr int64_t kPadding = 1 << 12;
   const int64_t rows =
-      std::max(options_.rows_max, options_.graph_rows_max) + int64_t{1};
+      std::max(options.rows_max, options.graph_rows_max) + int64_t{1};
+  const int64_t tokens = options.tokens_max + rows;
+  const int64_t passes = options.tokens_max / options.pass_tokens_max + 2;
+  const int64_t block = PaddedTokens(BlockRows(model.vocabulary()));
+  // Of a row: whether it is unfit, and what was drawn.
+  return {.plan = StagingBytes(rows, tokens, passes),
+          .results = rows * 4 * kFloat + tokens * kFloat + kPadding,
+          .gathered = block * model.hidden() * NumberBytes(model.number()),
+          .logits = block * model.vocabulary() * kFloat};
+}
+
+int64_t DeviceStep::DeviceBytes(const DeviceModel& model,
+                                const Options& options) {
+  const Sizes sizes = SizesOf(model, options);
+  return sizes.plan + sizes.results + sizes.gathered + sizes.logits;
+}
+
+absl::Status DeviceStep::TakeMemory() {
+  constexpr char kLogits[] = "logits";
+  const Sizes sizes = SizesOf(model_, options_);
+  WEIR_ASSIGN_OR_RETURN(plan_memory_,
+                        Staging::Create(sizes.plan, "the plan of a step"));
   WEIR_ASSIGN_OR_RETURN(
-      plan_memory_,
-      Staging::Create(
-          StagingBytes(rows,
-                       options_.tokens_max + rows,
-                       options_.tokens_max / options_.pass_tokens_max + 2),
-          kPlan));
-  const int64_t result_bytes =
-      rows * int64_t{4} * static_cast<int64_t>(sizeof(uint32_t)) +
-      (options_.tokens_max + rows) * static_cast<int64_t>(sizeof(float)) +
-      (1 << 12);
-  WEIR_ASSIGN_OR_RETURN(result_memory_,
-                        Staging::Create(result_bytes, kResults));
-  const int64_t block = PaddedTokens(block_rows_);
-  WEIR_ASSIGN_OR_RETURN(
-      gathered_,
-      DeviceMemory::Take(block * model_.hidden() * NumberBytes(model_.number()),
-                         kLogits));
-  WEIR_ASSIGN_OR_RETURN(
-      logits_,
-      DeviceMemory::Take(
-          block * model_.vocabulary() * static_cast<int64_t>(sizeof(float)),
-          kLogits));
+      result_memory_, Staging::Create(sizes.results, "the results of a step"));
+  WEIR_ASSIGN_OR_RETURN(gathered_, DeviceMemory::Take(sizes.gathered, kLogits));
+  WEIR_ASSIGN_OR_RETURN(logits_, DeviceMemory::Take(sizes.logits, kLogits));
   planner_ = std::make_unique<StepPlanner>(
       &pool_, &plan_memory_, options_.pass_tokens_max);
+  // It was cleared on the default stream.
+  WEIR_RETURN_IF_ERROR(
+      CudaStatus(cudaDeviceSynchronize(), "the step's memory"));
   return absl::OkStatus();
 }
 
 absl::Status DeviceStep::WarmUp() {
-  for (int64_t tokens = 1;; tokens *= 2) {
-    tokens = std::min(tokens, options_.pass_tokens_max);
-    planner_->PlanPadding(tokens, plan_);
-    TakeResults(1, 0, 0);
-    WEIR_RETURN_IF_ERROR(plan_memory_.ToDevice(stream_));
-    WEIR_RETURN_IF_ERROR(RunPlan());
-    WEIR_RETURN_IF_ERROR(
-        CudaStatus(cudaStreamSynchronize(stream_), "a pass of padding"));
-    if (tokens == options_.pass_tokens_max) return absl::OkStatus();
+  // Every number of tokens that a product is padded to, in one row; then in
+  // rows as short as those that go in chunks.
+  for (int64_t tokens = 1;; tokens = PaddedTokens(tokens) + 1) {
+    const int64_t padded =
+        std::min(PaddedTokens(tokens), options_.pass_tokens_max);
+    WEIR_RETURN_IF_ERROR(RunPadding(1, padded));
+    if (padded == options_.pass_tokens_max) break;
   }
+  const int64_t rows =
+      std::max<int64_t>(1, options_.pass_tokens_max / (2 * kShortRowTokensMax));
+  WEIR_RETURN_IF_ERROR(RunPadding(std::min<int64_t>(rows, options_.rows_max),
+                                  options_.pass_tokens_max));
+  for (int64_t count = 1; count <= block_rows_;
+       count = PaddedTokens(count) + 1) {
+    WEIR_RETURN_IF_ERROR(
+        model_.Logits(gathered_.data(), count, logits_.as<float>(), stream_));
+  }
+  return CudaStatus(cudaStreamSynchronize(stream_), "logits of padding");
+}
+
+absl::Status DeviceStep::RunPadding(int64_t rows, int64_t tokens) {
+  planner_->PlanPadding(rows, tokens, plan_);
+  TakeResults(1, 0, 0);
+  WEIR_RETURN_IF_ERROR(plan_memory_.ToDevice(stream_));
+  WEIR_RETURN_IF_ERROR(RunPlan());
+  return CudaStatus(cudaStreamSynchronize(stream_), "a pass of padding");
 }
 
 absl::Status DeviceStep::CaptureAll() {

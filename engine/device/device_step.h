@@ -35,6 +35,8 @@ class DeviceStep {
     int32_t graph_rows_max = 512;
   };
 
+  // What Create takes of the card's memory, but for the graphs.
+  static int64_t DeviceBytes(const DeviceModel& model, const Options& options);
   // Takes the memory, and captures the graphs. Model, pool and stream outlive
   // this. RESOURCE_EXHAUSTED, INTERNAL.
   static absl::StatusOr<std::unique_ptr<DeviceStep>> Create(
@@ -63,6 +65,13 @@ class DeviceStep {
 
     auto operator<=>(const Shape&) const = default;
   };
+  // Bytes.
+  struct Sizes {
+    int64_t plan = 0;
+    int64_t results = 0;
+    int64_t gathered = 0;
+    int64_t logits = 0;
+  };
   struct Results {
     Staged<uint32_t> unfit;  // [plan rows]
     Staged<float> scores;    // by StepPlan::wanted
@@ -77,10 +86,12 @@ class DeviceStep {
              cudaStream_t stream,
              const Options& options);
 
+  static Sizes SizesOf(const DeviceModel& model, const Options& options);
   absl::Status TakeMemory();
   // Runs passes of many lengths once, so that the libraries take what they need
   // now and not from a client's first step.
   absl::Status WarmUp();
+  absl::Status RunPadding(int64_t rows, int64_t tokens);
   absl::Status CaptureAll();
   absl::Status Capture(const Shape& shape);
   // The captured shape that takes these rows; none if there is no such.

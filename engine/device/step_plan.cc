@@ -69,17 +69,21 @@ void StepPlanner::PlanDecode(std::span<const Row> rows,
   if (with_draws) PlanDraws(rows, padded, plan);
 }
 
-void StepPlanner::PlanPadding(int64_t tokens, StepPlan& plan) {
+void StepPlanner::PlanPadding(int64_t rows, int64_t tokens, StepPlan& plan) {
   staging_.Clear();
   plan = StepPlan{};
   pieces_.clear();
-  PassPlan pass = TakePass(1, tokens, 0);
+  PassPlan pass = TakePass(rows, tokens, 0);
   FillPass({}, pass, plan);
-  pass.row_starts.host[1] = static_cast<int32_t>(tokens);
-  pass.batch.short_rows = tokens > kShortRowTokensMax ? 0 : 1;
-  pass.batch.short_tokens = tokens > kShortRowTokensMax ? 0 : tokens;
+  for (int64_t row = 0; row <= rows; ++row) {
+    pass.row_starts.host[row] = static_cast<int32_t>(row * tokens / rows);
+  }
+  const int64_t longest = (tokens + rows - 1) / rows;
+  const bool is_short = longest <= kShortRowTokensMax;
+  pass.batch.short_rows = is_short ? static_cast<int32_t>(rows) : 0;
+  pass.batch.short_tokens = is_short ? tokens : 0;
   pass.batch.short_tokens_max =
-      static_cast<int32_t>(std::min(tokens, kShortRowTokensMax));
+      static_cast<int32_t>(std::min(longest, kShortRowTokensMax));
   plan.passes.push_back(pass);
 }
 

@@ -70,9 +70,9 @@ class StepPlanner {
                   bool with_scores,
                   bool with_draws,
                   StepPlan& plan);
-  // One row of padding, of so many tokens: all the work of a pass, and no
-  // slot's state.
-  void PlanPadding(int64_t tokens, StepPlan& plan);
+  // Rows of padding of about one length, of so many tokens together: all the
+  // work of a pass, and no slot's state. REQUIRES: 1 <= rows <= tokens.
+  void PlanPadding(int64_t rows, int64_t tokens, StepPlan& plan);
 
  private:
   // Part of a row that a pass feeds.

@@ -6,8 +6,9 @@
 // A state never moves: kernels take a slab's base address, a stride and an
 // array of slot numbers. Acquiring a slot touches no device memory: what a slot
 // has consumed is counted here, and kernels read a slot of count 0 as zero,
-// whatever it holds. One slot more than asked for is scratch: rows that only
-// pad a captured step read and write it, and nobody else.
+// whatever it holds. One slot more than asked for is scratch, for a kernel that
+// needs an address where a row is padding; those that take a slot of -1 form
+// none.
 //
 // Threads: not thread-safe; the step thread owns the pool, and the stream it
 // gives orders the copies.

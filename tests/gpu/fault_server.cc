@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
   const weir::server::ProcessParts parts = {
       .load_engine = weir::gpu::LoadEngine,
       .inspect_model =
-          [](const std::string&) { return weir::engine::ModelInfo(); },
+          [](const weir::server::Config&) { return weir::engine::ModelInfo(); },
       .load_tokenizer = weir::text::LoadTokenizer,
       .make_store = [] { return std::make_unique<weir::store::MemoryStore>(); },
   };

@@ -16,7 +16,7 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(
   return engine;
 }
 
-absl::StatusOr<engine::ModelInfo> InspectModel(const std::string&) {
+absl::StatusOr<engine::ModelInfo> InspectModel(const server::Config&) {
   return engine::ModelInfo();
 }
 

@@ -227,5 +227,19 @@ TEST(ProcessTest, CheckConfigPrintsTheConfigurationAndLoadsNothing) {
   EXPECT_THAT(text, HasSubstr("model other: gated_deltanet, "));
 }
 
+TEST(ProcessTest, ABuildWithoutAGpuSaysSo) {
+  Process check(WEIR_SERVER_BINARY,
+                Serve({"--device", "cuda", "--check-config"}));
+  const int code = check.Wait();
+  // A build with it takes the option wherever it is.
+  if (code == 0) return;
+  EXPECT_EQ(code, 2);
+  EXPECT_THAT(check.Rest(), HasSubstr("--device: this build has no GPU"));
+
+  Process server(WEIR_SERVER_BINARY, Serve({"--device", "cuda"}));
+  EXPECT_EQ(server.Wait(), 1);
+  EXPECT_THAT(server.Rest(), HasSubstr("serve with --device cpu"));
+}
+
 }  // namespace
 }  // namespace weir::integration
