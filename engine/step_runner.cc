@@ -31,12 +31,12 @@ int64_t BlockRows(int64_t vocabulary) {
 StepRunner::StepRunner(Model* model, StatePool* pool, int64_t pass_tokens_max)
     : model_(model),
       pool_(pool),
-      pass_tokens_max_(pass_tokens_max),
       hidden_(model->hidden()),
       vocabulary_(model->info().vocabulary),
       block_rows_(BlockRows(vocabulary_)),
       gathered_(block_rows_ * hidden_),
-      logits_(block_rows_ * vocabulary_) {}
+      logits_(block_rows_ * vocabulary_),
+      passes_(pass_tokens_max) {}
 
 absl::Status StepRunner::Allocate() {
   WEIR_RETURN_IF_ERROR(gathered_.Allocate());
@@ -57,28 +57,14 @@ StepResult StepRunner::Run(std::span<const Row> rows) {
                                    std::numeric_limits<float>::quiet_NaN());
     }
   }
-  next_row_ = 0;
-  next_token_ = 0;
-  while (CutPass(rows)) RunPass(rows, result);
+  passes_.Begin();
+  while (true) {
+    pieces_ = passes_.Next(rows);
+    if (pieces_.empty()) break;
+    RunPass(rows, result);
+  }
   Draw(rows, result);
   return result;
-}
-
-bool StepRunner::CutPass(std::span<const Row> rows) {
-  pieces_.clear();
-  int64_t room = pass_tokens_max_;
-  while (next_row_ < rows.size() && room > 0) {
-    const auto tokens = static_cast<int64_t>(rows[next_row_].tokens.size());
-    const int64_t count = std::min(room, tokens - next_token_);
-    if (count > 0) pieces_.push_back({next_row_, next_token_, count});
-    room -= count;
-    next_token_ += count;
-    if (next_token_ == tokens) {
-      ++next_row_;
-      next_token_ = 0;
-    }
-  }
-  return !pieces_.empty();
 }
 
 void StepRunner::RunPass(std::span<const Row> rows, StepResult& result) {

@@ -18,6 +18,7 @@
 #include "engine/engine.h"
 #include "engine/mixers/buffer.h"
 #include "engine/model/model.h"
+#include "engine/model/passes.h"
 #include "engine/state/state_pool.h"
 
 namespace weir::engine {
@@ -34,12 +35,6 @@ class StepRunner {
   StepResult Run(std::span<const Row> rows);
 
  private:
-  // Part of a row that a pass feeds.
-  struct Piece {
-    size_t row = 0;
-    int64_t begin = 0;  // of the row's tokens
-    int64_t count = 0;
-  };
   // A token whose score is wanted, and the output row that predicts it.
   struct Wanted {
     size_t row = 0;
@@ -48,8 +43,6 @@ class StepRunner {
     uint32_t token = 0;
   };
 
-  // Fills pieces_ with what comes next; false at the end of the step.
-  bool CutPass(std::span<const Row> rows);
   void RunPass(std::span<const Row> rows, StepResult& result);
   void CollectWanted(std::span<const Row> rows,
                      const float* outputs,
@@ -64,16 +57,14 @@ class StepRunner {
 
   Model* const model_;
   StatePool* const pool_;
-  const int64_t pass_tokens_max_;
   const int64_t hidden_;
   const int64_t vocabulary_;
   const int64_t block_rows_;  // rows of logits that are held at once
   Buffer gathered_;           // [block_rows, hidden]
   Buffer logits_;             // [block_rows, vocabulary]
 
+  Passes passes_;
   // The pass at hand.
-  size_t next_row_ = 0;
-  int64_t next_token_ = 0;
   std::vector<Piece> pieces_;
   std::vector<int32_t> row_starts_;
   std::vector<int32_t> slots_;

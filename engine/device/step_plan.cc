@@ -44,9 +44,12 @@ int64_t StagingBytes(int64_t rows, int64_t tokens, int64_t passes) {
 void StepPlanner::Plan(std::span<const Row> rows, StepPlan& plan) {
   staging_.Clear();
   plan = StepPlan{};
-  next_row_ = 0;
-  next_token_ = 0;
-  while (CutPass(rows)) PlanPass(rows, plan);
+  passes_.Begin();
+  while (true) {
+    pieces_ = passes_.Next(rows);
+    if (pieces_.empty()) break;
+    PlanPass(rows, plan);
+  }
   PlanDraws(rows, 0, plan);
 }
 
@@ -85,23 +88,6 @@ void StepPlanner::PlanPadding(int64_t rows, int64_t tokens, StepPlan& plan) {
   pass.batch.short_tokens_max =
       static_cast<int32_t>(std::min(longest, kShortRowTokensMax));
   plan.passes.push_back(pass);
-}
-
-bool StepPlanner::CutPass(std::span<const Row> rows) {
-  pieces_.clear();
-  int64_t room = pass_tokens_max_;
-  while (next_row_ < rows.size() && room > 0) {
-    const auto tokens = static_cast<int64_t>(rows[next_row_].tokens.size());
-    const int64_t count = std::min(room, tokens - next_token_);
-    if (count > 0) pieces_.push_back({next_row_, next_token_, count});
-    room -= count;
-    next_token_ += count;
-    if (next_token_ == tokens) {
-      ++next_row_;
-      next_token_ = 0;
-    }
-  }
-  return !pieces_.empty();
 }
 
 void StepPlanner::PlanPass(std::span<const Row> rows, StepPlan& plan) {

@@ -14,6 +14,7 @@
 #include "engine/device/staging.h"
 #include "engine/engine.h"
 #include "engine/kernels/cuda/sampling.h"
+#include "engine/model/passes.h"
 #include "engine/state/device_pool.h"
 
 namespace weir::engine {
@@ -57,7 +58,7 @@ class StepPlanner {
  public:
   // Both outlive this.
   StepPlanner(DevicePool* pool, Staging* staging, int64_t pass_tokens_max)
-      : pool_(*pool), staging_(*staging), pass_tokens_max_(pass_tokens_max) {}
+      : pool_(*pool), staging_(*staging), passes_(pass_tokens_max) {}
 
   // Plans the rows, and counts their tokens as consumed. REQUIRES: what they
   // need fits the staging.
@@ -75,14 +76,6 @@ class StepPlanner {
   void PlanPadding(int64_t rows, int64_t tokens, StepPlan& plan);
 
  private:
-  // Part of a row that a pass feeds.
-  struct Piece {
-    size_t row = 0;
-    int64_t begin = 0;  // of the row's tokens
-    int64_t count = 0;
-  };
-
-  bool CutPass(std::span<const Row> rows);
   void PlanPass(std::span<const Row> rows, StepPlan& plan);
   PassPlan TakePass(int64_t rows, int64_t tokens, int64_t wanted);
   void FillPass(std::span<const Row> rows, PassPlan& pass, StepPlan& plan);
@@ -95,10 +88,8 @@ class StepPlanner {
 
   DevicePool& pool_;
   Staging& staging_;
-  const int64_t pass_tokens_max_;
+  Passes passes_;
   // The pass at hand.
-  size_t next_row_ = 0;
-  int64_t next_token_ = 0;
   std::vector<Piece> pieces_;
   int64_t wanted_in_pass_ = 0;
   std::vector<uint32_t> distinct_;

@@ -19,6 +19,7 @@
 #include "engine/torch_engine.h"
 #include "service/service.h"
 #include "store/memory_store.h"
+#include "tests/support/forwarding_engine.h"
 
 namespace weir {
 namespace {
@@ -39,44 +40,27 @@ struct Findings {
 
 // The real engine; after each step it reads the rows' states and counts values
 // that mark a freed slot, and any other NaN.
-class WatchingEngine final : public engine::Engine {
+class WatchingEngine final : public support::ForwardingEngine {
  public:
   WatchingEngine(std::unique_ptr<engine::Engine> engine, Findings* findings)
-      : engine_(std::move(engine)), findings_(findings) {
-    host_.resize(engine_->model().state_bytes);
+      : ForwardingEngine(std::move(engine)), findings_(findings) {
+    host_.resize(model().state_bytes);
   }
 
-  const engine::ModelInfo& model() const override { return engine_->model(); }
   absl::StatusOr<engine::Ticket> Submit(const engine::Plan& plan) override {
     slots_.clear();
     for (const engine::Row& row : plan.rows) slots_.push_back(row.slot);
-    return engine_->Submit(plan);
+    return ForwardingEngine::Submit(plan);
   }
   absl::StatusOr<engine::StepResult> Wait(engine::Ticket ticket) override {
-    auto result = engine_->Wait(ticket);
+    auto result = ForwardingEngine::Wait(ticket);
     for (int32_t slot : slots_) Look(slot);
     return result;
   }
-  absl::StatusOr<int32_t> AcquireSlot() override {
-    return engine_->AcquireSlot();
-  }
-  void ReleaseSlot(int32_t slot) override { engine_->ReleaseSlot(slot); }
-  absl::Status CopySlot(int32_t from, int32_t to) override {
-    return engine_->CopySlot(from, to);
-  }
-  absl::Status SaveSlot(int32_t slot, std::span<std::byte> host) override {
-    return engine_->SaveSlot(slot, host);
-  }
-  absl::Status LoadSlot(std::span<const std::byte> host,
-                        int32_t slot) override {
-    return engine_->LoadSlot(host, slot);
-  }
-  int32_t slots() const override { return engine_->slots(); }
-  int32_t slots_free() const override { return engine_->slots_free(); }
 
  private:
   void Look(int32_t slot) {
-    ASSERT_TRUE(engine_->SaveSlot(slot, host_).ok());
+    ASSERT_TRUE(SaveSlot(slot, host_).ok());
     ++findings_->states;
     for (size_t at = 0; at + 4 <= host_.size(); at += 4) {
       uint32_t bits = 0;
@@ -89,7 +73,6 @@ class WatchingEngine final : public engine::Engine {
     }
   }
 
-  std::unique_ptr<engine::Engine> engine_;
   Findings* const findings_;
   std::vector<std::byte> host_;
   std::vector<int32_t> slots_;
