@@ -37,7 +37,7 @@ constexpr int64_t kMixed = (2 * kKeyHeads + kHeads) * kDim;
 constexpr int64_t kValues = int64_t{kHeads} * kDim;
 constexpr int64_t kColumns = kMixed + kValues + 2 * kHeads;
 constexpr int64_t kStateNumbers = kValues * kDim;
-constexpr int32_t kSlots = 4096;  // 8 GiB of fp32 states
+constexpr int32_t kSlots = 4096;   // 8 GiB of fp32 states
 constexpr int32_t kTokens = 8192;  // with inputs of their own
 constexpr int kRepeats = 15;
 
