@@ -246,5 +246,5 @@ int Run(int argc, char** argv) {
 }  // namespace
 }  // namespace weir::bench
 
-// NOLINTNEXTLINE(bugprone-exception-escape): a measurement just ends.
+// NOLINTNEXTLINE(bugprone-exception-escape): what is thrown ends it, as it may.
 int main(int argc, char** argv) { return weir::bench::Run(argc, argv); }

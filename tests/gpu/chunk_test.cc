@@ -62,7 +62,8 @@ class ChunkTest : public testing::TestWithParam<Param> {
     return std::get<0>(GetParam()) == RecurrenceKind::kDelta;
   }
 
-  void ExpectEqualsReference(const RecurrenceCase& start) {
+  void ExpectEqualsReference(const RecurrenceCase& start,
+                             double rmse_max = kRmseMax) {
     RecurrenceCase got = start;
     RecurrenceCase want = start;
     RunChunksOnDevice(got, {});
@@ -78,8 +79,8 @@ class ChunkTest : public testing::TestWithParam<Param> {
       const double out = RelativeRmse(got.RowOut(r), want.RowOut(r));
       const double state =
           RelativeRmse(got.SlotState(slot), want.SlotState(slot));
-      EXPECT_LE(out, kRmseMax);
-      EXPECT_LE(state, kRmseMax);
+      EXPECT_LE(out, rmse_max);
+      EXPECT_LE(state, rmse_max);
       worst_out_ = std::max(worst_out_, out);
       worst_state_ = std::max(worst_state_, state);
     }
@@ -339,11 +340,11 @@ TEST_P(ChunkSegmentTest, LongRowsAmongOthers) {
 }
 
 // Nothing damps what a segment's start is off by, if there is no decay. With a
-// beta near 2 a decay a key channel has its own bound (docs/kernels/chunk.md).
+// beta near 2 a decay a key channel is beyond the bound of all others,
+// by 9.0e-3 at most (docs/kernels/chunk.md): held so that it gets no worse.
 TEST_P(ChunkSegmentTest, LongRowsOfEqualKeys) {
   for (const float log2_decay : {0.0F, -0.01F}) {
     for (const float beta : {0.1F, 1.0F, 1.9F}) {
-      if (beta > 1.5F && !IsDelta()) continue;
       SCOPED_TRACE(testing::Message() << log2_decay << " " << beta);
       RecurrenceCase start = Case({4200});
       const std::vector<float> v = start.v;
@@ -351,7 +352,7 @@ TEST_P(ChunkSegmentTest, LongRowsOfEqualKeys) {
       start.v = v;
       start.SetLog2Decay(log2_decay);
       start.SetBeta(beta);
-      ExpectEqualsReference(start);
+      ExpectEqualsReference(start, beta > 1.5F && !IsDelta() ? 1e-2 : kRmseMax);
     }
   }
 }
