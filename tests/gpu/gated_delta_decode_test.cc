@@ -192,6 +192,18 @@ TEST_P(GatedDeltaDecodeTest, AnySplitComesAsNearToTheFormulas) {
   }
 }
 
+// Two pieces a unit, several units a block: of heads of few values a unit has
+// fewer slabs than a block has warps.
+TEST_P(GatedDeltaDecodeTest, EqualsTheFormulasOverManyRowsOfManyTokens) {
+  std::vector<int32_t> row_tokens(150);
+  for (int32_t row = 0; row < 150; ++row) row_tokens[row] = 2 + 7 * row % 31;
+  GatedDeltaCase start = Case(row_tokens);
+  std::shuffle(start.slots.begin(), start.slots.end(), std::mt19937(7));
+  start.slots[70] = -1;
+
+  ExpectEqualsReference(start);
+}
+
 TEST_P(GatedDeltaDecodeTest, ARowAmongOthersOfAnyLengthHasTheBitsItHasAlone) {
   const std::vector<int32_t> row_tokens = {1, 5, 16, 33, 2, 32, 1, 17, 0, 3};
   const GatedDeltaCase start = Case(row_tokens);
@@ -310,6 +322,7 @@ const GatedDeltaShape kShapes[] = {
     {.heads = 8, .key_heads = 4, .number = kBf16},
     {.heads = 3, .key_heads = 3, .key_dim = 256, .value_dim = 512},
     {.heads = 2, .key_heads = 1, .key_dim = 64, .value_dim = 64, .bias = true},
+    {.heads = 4, .key_heads = 4, .key_dim = 64, .value_dim = 64},
     {.heads = 2,
      .key_heads = 2,
      .key_dim = 64,

@@ -22,7 +22,7 @@
 namespace weir::engine {
 namespace {
 
-constexpr int kSlabWarps = 8;
+constexpr int kSlabWarps = 8;  // of a unit with fewer slabs so many work
 constexpr int kBlockThreads = kPieceThreads + kSlabWarps * kWarp;
 
 // Pieces that are prepared or in use at a time.
@@ -116,7 +116,7 @@ __device__ void StepSlabs(const GatedDeltaDecodeArgs& args,
     if (is_first_lane) LoadSlab(args, plan, asked, index, shared);
     asked.Advance(plan, shared.rows);
   }
-  asked = {begin, warp + kSlabs};
+  asked = {begin, warp + kSlabs / kSlabWarps * SlabWarps<kSlabWarps>(plan)};
   asked.Settle(plan, shared.rows);
   const auto ask = [&](uint32_t place) {
     if (is_first_lane) {
@@ -234,7 +234,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     PreparePieces<Input>(args, plan, keeps_window, at, shared);
   } else {
     const auto warp = static_cast<int32_t>(threadIdx.x - kPieceThreads) / kWarp;
-    StepSlabs(args, plan, at, warp, shared);
+    if (warp < SlabWarps<kSlabWarps>(plan)) {
+      StepSlabs(args, plan, at, warp, shared);
+    }
   }
 #endif
 }

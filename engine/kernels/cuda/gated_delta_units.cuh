@@ -103,8 +103,16 @@ __host__ __device__ constexpr int PiecesOf(int32_t tokens) {
   return (tokens + kPieceTokens - 1) / kPieceTokens;
 }
 
-// A warp's slabs of a block's units, in order: each kStep-th.
-template <typename Number, int kKeyDim, int kStep>
+// How many warps share a block's slabs. Never more than a unit has: a warp then
+// has slabs of each unit, and waits for each of its pieces. One that left units
+// out would meet a barrier two phases on, which looks like the phase it awaits.
+template <int kWarpsMax>
+__device__ int32_t SlabWarps(const UnitPlan& plan) {
+  return min(plan.slabs(), kWarpsMax);
+}
+
+// A warp's slabs of a block's units, in order: each SlabWarps-th.
+template <typename Number, int kKeyDim, int kWarpsMax>
 struct SlabCursor {
   UnitCursor at;
   int32_t slab;         // of the unit; or beyond, by that many of the next
@@ -119,7 +127,7 @@ struct SlabCursor {
     }
   }
   __device__ void Advance(const UnitPlan& plan, const UnitRows& rows) {
-    slab += kStep;
+    slab += SlabWarps<kWarpsMax>(plan);
     Settle(plan, rows);
   }
   __device__ bool IsAtEnd() const { return at.left <= 0; }
