@@ -153,6 +153,9 @@ absl::Status CudaEngine::TakeModel() {
       *model,
       {.number = options_.compute == Compute::kFloat32 ? StateNumber::kFloat32
                                                        : StateNumber::kBfloat16,
+       .state_number = options_.state == RestNumber::kFloat32
+                           ? StateNumber::kFloat32
+                           : StateNumber::kBfloat16,
        .pass_tokens_max = std::min(StepTokens(options_), kPassTokensMax)});
   if (!taken.ok()) {
     return absl::Status(taken.status().code(),

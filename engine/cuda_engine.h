@@ -18,13 +18,18 @@
 
 namespace weir::engine {
 
-// What products are made of: weights, and what goes into them. Sums and states
-// are fp32 with either; kFloat32 does without TF32.
+// What products are made of: weights, and what goes into them. Sums are fp32
+// with either; kFloat32 does without TF32.
 enum class Compute { kBfloat16, kFloat32 };
+
+// How recurrent states rest between steps. Arithmetic is fp32 with either; to
+// bf16 they are rounded by chance (kernels/cuda/decode.h).
+enum class RestNumber { kFloat32, kBfloat16 };
 
 struct CudaEngineOptions {
   std::string model_dir;
   Compute compute = Compute::kBfloat16;
+  RestNumber state = RestNumber::kFloat32;
   // The pool's size: a number of slots, or as many as fit the bytes; neither:
   // as many as the card holds beside the rest.
   int32_t slots = 0;

@@ -286,7 +286,12 @@ absl::Status SettleDevice(Values& values, Config& config) {
   } else {
     config.fp32 = compute->second.text == "fp32";
   }
+  config.bf16_state = values["state-number"].text == "bf16";
   if (!config.cuda) {
+    if (config.bf16_state) {
+      return Invalid(
+          "--state-number bf16 goes with --device cuda; a CPU has fp32");
+    }
     if (config.fp32) return absl::OkStatus();
     return Invalid("--compute bf16 goes with --device cuda; a CPU has fp32");
   }

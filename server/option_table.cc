@@ -50,8 +50,14 @@ constexpr Option kOptions[] = {
      OptionKind::kChoice,
      "bf16|fp32",
      "",
-     "What products are made of; sums and states are fp32 with either. "
+     "What products are made of; sums are fp32 with either. "
      "Default: bf16 with --device cuda; a CPU has fp32 only."},
+    {"state-number",
+     OptionKind::kChoice,
+     "fp32|bf16",
+     "fp32",
+     "How states rest between steps, rounded by chance to bf16; sums are fp32 "
+     "with either. bf16 goes with --device cuda."},
     {"slots",
      OptionKind::kNumber,
      "N",

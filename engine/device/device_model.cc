@@ -89,7 +89,7 @@ absl::Status DeviceModel::TakeParts(const Model& from, DeviceWeights& weights) {
     WEIR_RETURN_IF_ERROR(Within(made.status(), part));
     placed.part = *std::move(made);
     placed.state = state_.size();
-    for (DeviceTensor& tensor : placed.part->State()) {
+    for (DeviceTensor& tensor : placed.part->State(options_.state_number)) {
       tensor.name = absl::StrCat(part.prefix, tensor.name);
       state_.push_back(std::move(tensor));
     }
@@ -145,6 +145,7 @@ absl::StatusOr<const void*> DeviceModel::Forward(const DeviceBatch& batch,
                        .norm = {},
                        .rows = rows_.data(),
                        .pool = &pool,
+                       .state_number = options_.state_number,
                        .workspace = workspace_.data(),
                        .products = products_.get(),
                        .stream = stream};

@@ -26,7 +26,8 @@ namespace weir::engine {
 class DeviceModel {
  public:
   struct Options {
-    StateNumber number = StateNumber::kBfloat16;
+    StateNumber number = StateNumber::kBfloat16;  // of weights and products
+    StateNumber state_number = StateNumber::kFloat32;  // of states at rest
     int64_t pass_tokens_max = 0;  // the workspace is sized for these
   };
 

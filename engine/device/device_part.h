@@ -43,7 +43,9 @@ struct DeviceInput {
   NormArgs norm;         // of the residual stream, before the part
   void* rows = nullptr;  // scratch for a norm's rows, [padded tokens, hidden]
   DevicePool* pool = nullptr;
-  size_t state = 0;           // the part's first tensor in the pool
+  size_t state = 0;  // the part's first tensor in the pool
+  // Of State() and of the rounding to it.
+  StateNumber state_number = StateNumber::kFloat32;
   void* workspace = nullptr;  // workspace_bytes(batch->tokens), aligned to 256
   Products* products = nullptr;
   cudaStream_t stream = nullptr;
@@ -53,8 +55,12 @@ class DevicePart {
  public:
   virtual ~DevicePart() = default;
 
-  // What a session holds, with names that follow the layer's prefix.
-  virtual std::vector<DeviceTensor> State() const { return {}; }
+  // What a session holds, with names that follow the layer's prefix: the
+  // recurrent state of `number`, if the part's kernels take it so.
+  virtual std::vector<DeviceTensor> State(StateNumber number) const {
+    static_cast<void>(number);
+    return {};
+  }
   // Of a pass of at most so many tokens.
   virtual int64_t workspace_bytes(int64_t tokens) const = 0;
   // residual += part(norm(residual)). INTERNAL.

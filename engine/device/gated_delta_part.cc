@@ -40,10 +40,10 @@ class GatedDeltaPart final : public DevicePart {
         b_column_(from.b_column()),
         weights_(std::move(weights)) {}
 
-  std::vector<DeviceTensor> State() const override {
+  std::vector<DeviceTensor> State(StateNumber number) const override {
     return {{"recurrent",
              {shape_.qkv.heads, shape_.qkv.value_dim, shape_.qkv.key_dim},
-             StateNumber::kFloat32},
+             number},
             {"conv", {shape_.qkv.conv_width, mixed_}, number_}};
   }
 
@@ -152,10 +152,12 @@ class GatedDeltaPart final : public DevicePart {
             .gate = shape_.gate,
             .out = arrays.mixed_out,
             .out_stride = values(),
+            .state_number = input.state_number,
             .state = input.pool->base(input.state),
             .state_stride = input.pool->stride(input.state),
             .window = input.pool->base(input.state + 1),
-            .window_stride = input.pool->stride(input.state + 1)};
+            .window_stride = input.pool->stride(input.state + 1),
+            .rounding_seed = static_cast<uint32_t>(input.state)};
   }
 
   absl::Status LongRows(const DeviceInput& input, const Arrays& arrays) const;
@@ -233,15 +235,18 @@ cudaError_t GatedDeltaPart::Recur(const DeviceInput& input,
   const int32_t* const row_starts = batch.row_starts + batch.short_rows;
   const int32_t* const slots = batch.slots + batch.short_rows;
   const uint32_t* const consumed = batch.consumed + batch.short_rows;
-  auto* const state = static_cast<float*>(input.pool->base(input.state));
+  void* const state = input.pool->base(input.state);
+  const auto rounding_seed = static_cast<uint32_t>(input.state);
   const int64_t state_stride = input.pool->stride(input.state);
   if (number_ == StateNumber::kBfloat16) {
     ChunkArgs args = ChunkShape(rows, batch.tokens, arrays);
     args.row_starts = row_starts;
     args.slots = slots;
     args.consumed = consumed;
+    args.state_number = input.state_number;
     args.state = state;
     args.state_stride = state_stride;
+    args.rounding_seed = rounding_seed;
     args.workspace = arrays.chunk;
     return RecurrenceChunk(args, input.stream);
   }
@@ -262,7 +267,11 @@ cudaError_t GatedDeltaPart::Recur(const DeviceInput& input,
       .out = static_cast<float*>(arrays.mixed_out),
       .out_stride = values(),
       .state_stride = state_stride};
-  return RecurrenceDecode({.step = step, .state = state, .consumed = consumed},
+  return RecurrenceDecode({.step = step,
+                           .number = input.state_number,
+                           .state = state,
+                           .consumed = consumed,
+                           .rounding_seed = rounding_seed},
                           input.stream);
 }
 

@@ -35,10 +35,9 @@ class RecurrentPart final : public DevicePart {
         number_(number),
         weights_(std::move(weights)) {}
 
-  std::vector<DeviceTensor> State() const override {
-    std::vector<DeviceTensor> tensors = {{"recurrent",
-                                          {heads_, value_dim_, front_.key_dim},
-                                          StateNumber::kFloat32}};
+  std::vector<DeviceTensor> State(StateNumber number) const override {
+    std::vector<DeviceTensor> tensors = {
+        {"recurrent", {heads_, value_dim_, front_.key_dim}, number}};
     for (DeviceTensor& tensor : weights_.front.State()) {
       tensors.push_back(std::move(tensor));
     }
@@ -223,8 +222,10 @@ cudaError_t RecurrentPart::Recur(const DeviceInput& input,
   }
   if (status != cudaSuccess) return status;
   return RecurrenceDecode({.step = step,
+                           .number = input.state_number,
                            .state = input.pool->base(input.state),
-                           .consumed = batch.consumed},
+                           .consumed = batch.consumed,
+                           .rounding_seed = static_cast<uint32_t>(input.state)},
                           input.stream);
 }
 
@@ -305,8 +306,10 @@ cudaError_t RecurrentPart::RecurInChunks(const DeviceInput& input,
   args.row_starts = batch.row_starts + batch.short_rows;
   args.slots = batch.slots + batch.short_rows;
   args.consumed = batch.consumed + batch.short_rows;
-  args.state = static_cast<float*>(input.pool->base(input.state));
+  args.state_number = input.state_number;
+  args.state = input.pool->base(input.state);
   args.state_stride = step.state_stride;
+  args.rounding_seed = static_cast<uint32_t>(input.state);
   args.workspace = arrays.chunks.workspace;
   status = RecurrenceChunk(args, input.stream);
   if (status != cudaSuccess) return status;

@@ -13,6 +13,7 @@ namespace {
 using engine::kGapMark;
 using engine::RecurrenceCase;
 using engine::RecurrenceKind;
+using engine::StateNumber;
 
 // Of the device's arrays: a multiple of 16 bytes.
 constexpr int64_t kGap = 8;
@@ -78,6 +79,20 @@ std::vector<uint16_t> Values(const RecurrenceCase& work,
       x, work.tokens, ValueNumbers(work), work.value_stride, ToBfloat16);
 }
 
+// Nothing if states are of the other number.
+template <typename T, typename Convert>
+std::vector<T> States(const RecurrenceCase& work,
+                      StateNumber number,
+                      StateNumber own,
+                      Convert convert) {
+  if (number != own) return {};
+  return Spread<T>(work.state,
+                   work.slot_count,
+                   StateNumbers(work),
+                   work.state_stride,
+                   convert);
+}
+
 template <typename T>
 std::span<const T> View(const std::vector<T>& x) {
   return x;
@@ -99,7 +114,8 @@ void RoundOperands(RecurrenceCase& work) {
 }
 
 ChunkArrays::ChunkArrays(const RecurrenceCase& work,
-                         const std::vector<uint32_t>& consumed)
+                         const std::vector<uint32_t>& consumed,
+                         engine::StateNumber number)
     : row_starts_(View(work.row_starts)),
       slots_(View(work.slots)),
       consumed_(View(consumed)),
@@ -109,11 +125,9 @@ ChunkArrays::ChunkArrays(const RecurrenceCase& work,
       out_(View(Values(work, work.out))),
       log2_decay_(View(work.log2_decay)),
       beta_(View(work.beta)),
-      state_(View(Spread<float>(work.state,
-                                work.slot_count,
-                                StateNumbers(work),
-                                work.state_stride,
-                                Same))),
+      state_(View(States<float>(work, number, StateNumber::kFloat32, Same))),
+      narrow_state_(View(
+          States<uint16_t>(work, number, StateNumber::kBfloat16, ToBfloat16))),
       workspace_((SetArgs(work, !consumed.empty()),
                   static_cast<size_t>(engine::ChunkWorkspaceBytes(args_)))) {
   // What is not written is not a number.
@@ -145,7 +159,12 @@ void ChunkArrays::SetArgs(const RecurrenceCase& work, bool has_consumed) {
   }
   args_.out = reinterpret_cast<__nv_bfloat16*>(out_.data());
   args_.out_stride = ValueNumbers(work) + kGap;
-  args_.state = state_.data();
+  if (state_.size() > 0) {
+    args_.state = state_.data();
+  } else {
+    args_.state_number = StateNumber::kBfloat16;
+    args_.state = narrow_state_.data();
+  }
   args_.state_stride = StateNumbers(work) + kGap;
 }
 
@@ -156,17 +175,23 @@ void ChunkArrays::Take(RecurrenceCase& work) const {
          work.value_stride,
          FromBfloat16,
          work.out);
-  Gather(state_.Get(),
-         work.slot_count,
-         StateNumbers(work),
-         work.state_stride,
-         Same,
-         work.state);
+  const auto take_states = [&](const auto& states, auto convert) {
+    if (states.size() == 0) return;
+    Gather(states.Get(),
+           work.slot_count,
+           StateNumbers(work),
+           work.state_stride,
+           convert,
+           work.state);
+  };
+  take_states(state_, Same);
+  take_states(narrow_state_, FromBfloat16);
 }
 
 void RunChunksOnDevice(RecurrenceCase& work,
-                       const std::vector<uint32_t>& consumed) {
-  const ChunkArrays arrays(work, consumed);
+                       const std::vector<uint32_t>& consumed,
+                       StateNumber number) {
+  const ChunkArrays arrays(work, consumed, number);
   ASSERT_EQ(engine::RecurrenceChunk(arrays.args(), nullptr), cudaSuccess);
   Must(cudaDeviceSynchronize(), "chunks");
   arrays.Take(work);

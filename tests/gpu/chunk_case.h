@@ -23,7 +23,8 @@ class ChunkArrays {
  public:
   // `consumed` by row, or empty: none is fresh.
   ChunkArrays(const engine::RecurrenceCase& work,
-              const std::vector<uint32_t>& consumed);
+              const std::vector<uint32_t>& consumed,
+              engine::StateNumber number = engine::StateNumber::kFloat32);
 
   const engine::ChunkArgs& args() const { return args_; }
   // The results, into the case.
@@ -43,14 +44,18 @@ class ChunkArrays {
   Numbers out_;
   DeviceArray<float> log2_decay_;
   DeviceArray<float> beta_;
+  // The states, in one of them.
   DeviceArray<float> state_;
+  Numbers narrow_state_;
   engine::ChunkArgs args_;
   DeviceArray<uint8_t> workspace_;
 };
 
 // Runs the batch and writes back its outputs and states. A failure of the
 // launch is a failure of the test.
-void RunChunksOnDevice(engine::RecurrenceCase& work,
-                       const std::vector<uint32_t>& consumed);
+void RunChunksOnDevice(
+    engine::RecurrenceCase& work,
+    const std::vector<uint32_t>& consumed,
+    engine::StateNumber number = engine::StateNumber::kFloat32);
 
 }  // namespace weir::gpu

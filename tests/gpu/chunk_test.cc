@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "tests/gpu/chunk_case.h"
+#include "tests/gpu/device_recurrence.h"
 
 namespace weir::gpu {
 namespace {
@@ -200,6 +202,45 @@ TEST_P(ChunkTest, AFreshSlotReadsAsZero) {
 
   EXPECT_TRUE(BitEqual(work.AllOut(), want.AllOut()));
   EXPECT_TRUE(BitEqual(work.AllStates(), want.AllStates()));
+}
+
+// Read as it rests, carried as fp32, rounded once: to one of the two bf16
+// beside it, to the nearer more often.
+TEST_P(ChunkTest, StatesAtRestAsBfloat16) {
+  RecurrenceCase start = Case({200, 30, 65});
+  for (float& x : start.state) {
+    if (x != kGapMark) x = FromBfloat16(ToBfloat16(x));
+  }
+  const std::vector<uint32_t> consumed = {7, 0, 900};
+  RecurrenceCase wide = start;
+  RecurrenceCase narrow = start;
+  RunChunksOnDevice(wide, consumed);
+  RunChunksOnDevice(narrow, consumed, engine::StateNumber::kBfloat16);
+
+  EXPECT_TRUE(BitEqual(narrow.AllOut(), wide.AllOut()));
+  double moved = 0;  // in parts of the step between the two
+  int64_t nearer = 0;
+  int64_t count = 0;
+  for (const int32_t slot : start.slots) {
+    const std::vector<float> exact = wide.SlotState(slot);
+    const std::vector<float> rest = narrow.SlotState(slot);
+    for (size_t i = 0; i < exact.size(); ++i) {
+      uint32_t bits = 0;
+      std::memcpy(&bits, &exact[i], sizeof(bits));
+      const float below = FromBfloat16(static_cast<uint16_t>(bits >> 16));
+      const float above = FromBfloat16(static_cast<uint16_t>((bits >> 16) + 1));
+      ASSERT_TRUE(rest[i] == below || rest[i] == above) << slot << " " << i;
+      moved += (double{rest[i]} - exact[i]) / (double{above} - below);
+      nearer += rest[i] == FromBfloat16(ToBfloat16(exact[i])) ? 1 : 0;
+      ++count;
+    }
+  }
+  const auto n = static_cast<double>(count);
+  // A number moves by 0 in the mean, of variance 1 / 6; three of four go to the
+  // nearer.
+  EXPECT_LE(std::abs(moved), 2 * std::sqrt(n));
+  EXPECT_GT(static_cast<double>(nearer), 0.72 * n);
+  EXPECT_LT(static_cast<double>(nearer), 0.78 * n);
 }
 
 TEST_P(ChunkTest, ARowDoesNotDependOnItsNeighbours) {

@@ -37,6 +37,7 @@ using engine::Engine;
 using engine::FeedInPieces;
 using engine::Plan;
 using engine::RandomTokens;
+using engine::RestNumber;
 using engine::Row;
 using engine::RunStep;
 using engine::Save;
@@ -70,10 +71,18 @@ std::unique_ptr<Engine> CpuEngineOn(const std::string& folder) {
   return engine.ok() ? *std::move(engine) : nullptr;
 }
 
-std::unique_ptr<Engine> EngineOn(const std::string& folder, Compute compute) {
+// What an engine computes in, and how its states rest.
+struct Numbers {
+  const char* name;
+  Compute compute;
+  RestNumber rest = RestNumber::kFloat32;
+};
+
+std::unique_ptr<Engine> EngineOn(const std::string& folder, Numbers numbers) {
   CudaEngineOptions options;
   options.model_dir = folder;
-  options.compute = compute;
+  options.compute = numbers.compute;
+  options.state = numbers.rest;
   options.slots = kSlots;
   options.step_rows_max = 72;
   auto engine = CreateCudaEngine(options);
@@ -106,10 +115,17 @@ double BitsPerToken(const std::vector<float>& scores) {
 }
 
 class CudaEngineTest
-    : public testing::TestWithParam<std::tuple<ModelCase, Compute>> {
+    : public testing::TestWithParam<std::tuple<ModelCase, Numbers>> {
  protected:
   static std::string folder() { return FolderOf(std::get<0>(GetParam())); }
-  static Compute compute() { return std::get<1>(GetParam()); }
+  static Numbers numbers() { return std::get<1>(GetParam()); }
+  static Compute compute() { return numbers().compute; }
+  // Of a mean over bits a token.
+  static double mean_bound() {
+    return compute() == Compute::kFloat32           ? 1e-5
+           : numbers().rest == RestNumber::kFloat32 ? 2e-3
+                                                    : 4e-3;
+  }
 
   // In fp32 scores agree one by one, in bf16 in their mean.
   void ExpectAlike(const std::vector<float>& actual,
@@ -121,9 +137,7 @@ class CudaEngineTest
         ASSERT_NEAR(actual[i], expected[i], 1e-3) << "token " << i;
       }
     }
-    EXPECT_NEAR(BitsPerToken(actual),
-                BitsPerToken(expected),
-                compute() == Compute::kFloat32 ? 1e-5 : 2e-3);
+    EXPECT_NEAR(BitsPerToken(actual), BitsPerToken(expected), mean_bound());
   }
 };
 
@@ -136,10 +150,13 @@ INSTANTIATE_TEST_SUITE_P(
                                   {.layers = 3, .hidden = 512, .heads = 4}},
                         ModelCase{"heads_of_256",
                                   {.layers = 2, .hidden = 512, .heads = 2}}),
-        testing::Values(Compute::kFloat32, Compute::kBfloat16)),
+        testing::Values(
+            Numbers{"fp32", Compute::kFloat32},
+            Numbers{"bf16", Compute::kBfloat16},
+            Numbers{"bf16_state", Compute::kBfloat16, RestNumber::kBfloat16})),
     [](const auto& info) {
-      return std::string(std::get<0>(info.param).name) +
-             (std::get<1>(info.param) == Compute::kFloat32 ? "_fp32" : "_bf16");
+      return std::string(std::get<0>(info.param).name) + "_" +
+             std::get<1>(info.param).name;
     });
 
 TEST_P(CudaEngineTest, ScoresAreThoseOfTheCpuInRowsOfAnyLength) {
@@ -147,7 +164,7 @@ TEST_P(CudaEngineTest, ScoresAreThoseOfTheCpuInRowsOfAnyLength) {
   const std::vector<uint32_t> text = Text(1500);
   const std::vector<float> expected =
       FeedInPieces(*cpu, *cpu->AcquireSlot(), text, text.size());
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = EngineOn(folder(), numbers());
   ASSERT_NE(engine, nullptr);
   for (const size_t piece : {1500, 257, 64, 33, 32, 7, 1}) {
     SCOPED_TRACE(piece);
@@ -160,7 +177,7 @@ TEST_P(CudaEngineTest, ScoresAreThoseOfTheCpuInRowsOfAnyLength) {
 TEST_P(CudaEngineTest, ASessionAmongSeventyOthersHasTheScoresItHasAlone) {
   constexpr size_t kSessions = 71;
   constexpr size_t kTokens = 150;
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = EngineOn(folder(), numbers());
   ASSERT_NE(engine, nullptr);
   const std::vector<uint32_t> text = Text(kSessions + kTokens);
   std::vector<int32_t> slots;
@@ -211,7 +228,7 @@ TEST_P(CudaEngineTest, ASessionAmongSeventyOthersHasTheScoresItHasAlone) {
 }
 
 TEST_P(CudaEngineTest, ACopiedAndALoadedStateGoOnExactlyAlike) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = EngineOn(folder(), numbers());
   ASSERT_NE(engine, nullptr);
   const auto next = Text(80);
   const int32_t slot = *engine->AcquireSlot();
@@ -233,7 +250,7 @@ TEST_P(CudaEngineTest, ACopiedAndALoadedStateGoOnExactlyAlike) {
 }
 
 TEST_P(CudaEngineTest, AFreedSlotsStateIsNotSeenByItsNext) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = EngineOn(folder(), numbers());
   ASSERT_NE(engine, nullptr);
   const auto text = Text(60);
   const int32_t slot = *engine->AcquireSlot();
@@ -246,7 +263,7 @@ TEST_P(CudaEngineTest, AFreedSlotsStateIsNotSeenByItsNext) {
 
 TEST_P(CudaEngineTest, DrawsWhatTheCpuDraws) {
   const auto cpu = CpuEngineOn(folder());
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = EngineOn(folder(), numbers());
   ASSERT_NE(engine, nullptr);
   const auto text = Text(300);
   Engine* const engines[] = {cpu.get(), engine.get()};
@@ -287,7 +304,7 @@ TEST_P(CudaEngineTest, DrawsWhatTheCpuDraws) {
 }
 
 TEST_P(CudaEngineTest, ANotFiniteStateIsSaidAndTouchesNoNeighbour) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = EngineOn(folder(), numbers());
   ASSERT_NE(engine, nullptr);
   const auto text = Text(120);
   const auto run = [&](bool spoil) {
@@ -325,7 +342,7 @@ TEST_P(CudaEngineTest, ANotFiniteStateIsSaidAndTouchesNoNeighbour) {
 }
 
 TEST_P(CudaEngineTest, PassesTheSelfTest) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = EngineOn(folder(), numbers());
   ASSERT_NE(engine, nullptr);
   const absl::Status computes = engine::SelfTest(*engine, folder());
   EXPECT_TRUE(computes.ok()) << computes;
@@ -356,7 +373,8 @@ TEST(CudaEngineLimitsTest, AModelThatRunsOnACpuOnlyIsRefusedByItsFamily) {
 }
 
 TEST(CudaEngineLimitsTest, APlanBeyondTheStepIsRefusedWithTheLimits) {
-  const auto engine = EngineOn(SourcePath("models/demo"), Compute::kBfloat16);
+  const auto engine =
+      EngineOn(SourcePath("models/demo"), {"bf16", Compute::kBfloat16});
   ASSERT_NE(engine, nullptr);
   const std::vector<uint32_t> tokens = RandomTokens(256, 8193, kSeed);
   Row row;

@@ -76,11 +76,14 @@ TEST(ConfigTest, AGpuHasItsOwnDefaults) {
                                  "cuda",
                                  "--compute",
                                  "fp32",
+                                 "--state-number",
+                                 "bf16",
                                  "--step-tokens",
                                  "64",
                                  "--pool-bytes",
                                  "3GiB"}));
   EXPECT_TRUE(told.fp32);
+  EXPECT_TRUE(told.bf16_state);
   EXPECT_EQ(told.limits.step_tokens_max, 64);
   EXPECT_EQ(told.pool_bytes, uint64_t{3} << 30);
 }
@@ -152,6 +155,10 @@ TEST(ConfigTest, WrongFlagsEndWithTwoAndSayWhichAndWhatRange) {
       {{"--device", "gpu"}, "--device", "cpu|cuda"},
       {{"--device", "cuda", "--compute", "tf32"}, "--compute", "bf16|fp32"},
       {{"--compute", "bf16"}, "--compute", "--device cuda"},
+      {{"--state-number", "bf16"}, "--state-number", "--device cuda"},
+      {{"--device", "cuda", "--state-number", "fp16"},
+       "--state-number",
+       "fp32|bf16"},
       {{"--listen", "0.0.0.0:7070"}, "--listen", "--allow-plaintext"},
       {{"--listen", "127.evil.example:7070"}, "--listen", "--allow-plaintext"},
       {{"--admin-listen", "[::]:1"}, "--admin-listen", "--allow-plaintext"},

@@ -10,6 +10,7 @@
 #include "engine/kernels/cuda/chunk_prepare.cuh"
 #include "engine/kernels/cuda/chunk_segment.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
+#include "engine/kernels/cuda/chunk_state.cuh"
 #include "engine/kernels/cuda/chunk_supply.cuh"
 #include "engine/kernels/cuda/chunk_system.cuh"
 
@@ -36,11 +37,11 @@ __device__ void InitShared(ChunkShared<Form>& shared) {
   __syncthreads();
 }
 
-// Where a block's state comes from and where it goes: nowhere without `to`,
-// zero without `from`, or the unit vectors.
+// Where a block's state comes from and where it goes: from nowhere it is zero,
+// or the unit vectors.
 struct StatePlace {
-  const float* from = nullptr;
-  float* to = nullptr;
+  StateMemory from;
+  StateMemory to;
   int32_t first_unit = -1;
 };
 
@@ -77,7 +78,22 @@ __device__ void CarryChunks(const ChunkArgs& args,
     }
     Arrive(&shared.carried[at]);
   }
-  if (state.to != nullptr) carried.End(state.to);
+  if (state.to.numbers != nullptr) carried.End(state.to);
+}
+
+// A session's state at rest, from the block's first value on.
+__device__ StateMemory RestOf(const ChunkArgs& args,
+                              int32_t row,
+                              int64_t head_row) {
+  const bool is_bfloat = args.state_number == StateNumber::kBfloat16;
+  const int32_t slot = args.slots[row];
+  const int64_t first = head_row * args.key_dim;
+  const int64_t at = slot * args.state_stride + first;
+  const uint32_t consumed = args.consumed == nullptr ? 0 : args.consumed[row];
+  const RoundingKey key = {RoundingSeed(args.rounding_seed, consumed)};
+  return {static_cast<uint8_t*>(args.state) + at * (is_bfloat ? 2 : 4),
+          is_bfloat,
+          key.From(static_cast<uint32_t>(first))};
 }
 
 // What this block has, which is blockIdx (values, head, row or place): false if
@@ -114,23 +130,24 @@ __device__ bool FindPlace(const ChunkLaunch& launch,
 
   const int64_t head_row =
       int64_t{place.head} * args.value_dim + place.first_value;
-  float* own = args.state + slot * args.state_stride + head_row * args.key_dim;
+  const StateMemory own = RestOf(args, at.row, head_row);
   const auto start = [&](int32_t segment) {
-    return launch.plan.starts +
-           ((at.place + segment) * args.heads * args.value_dim + head_row) *
-               args.key_dim;
+    return StateMemory{
+        launch.plan.starts +
+        ((at.place + segment) * args.heads * args.value_dim + head_row) *
+            args.key_dim};
   };
   if (!place.has_values) {
     state.first_unit = place.first_value;
-    state.to = launch.plan.transfers +
-               ((at.place + at.segment) * args.heads + place.head) *
-                   args.key_dim * args.key_dim +
-               int64_t{place.first_value} * args.key_dim;
+    state.to.numbers = launch.plan.transfers +
+                       ((at.place + at.segment) * args.heads + place.head) *
+                           args.key_dim * args.key_dim +
+                       int64_t{place.first_value} * args.key_dim;
     return true;
   }
   const bool fresh = args.consumed != nullptr && args.consumed[at.row] == 0;
   if (at.segment == 0) {
-    state.from = fresh ? nullptr : own;
+    if (!fresh) state.from = own;
   } else if (!at.joined) {
     state.from = start(at.segment);
   }
@@ -335,7 +352,9 @@ bool IsSound(const ChunkArgs& args) {
          IsAligned(args.out, args.out_stride) &&
          args.log2_decay.data != nullptr && args.state != nullptr &&
          reinterpret_cast<uintptr_t>(args.state) % 16 == 0 &&
-         args.state_stride % 4 == 0 &&
+         args.state_stride %
+                 (args.state_number == StateNumber::kFloat32 ? 4 : 8) ==
+             0 &&
          (!HasSystem(args) ||
           (args.tokens >= 0 && WorkspaceChunks(args) <= kGridMax &&
            args.workspace != nullptr &&

@@ -23,6 +23,7 @@
 
 #include <cstdint>
 
+#include "engine/kernels/cuda/decode.h"
 #include "engine/kernels/recurrence.h"
 
 namespace weir::engine {
@@ -64,8 +65,12 @@ struct ChunkArgs {
   TokenRows beta = {};   // [T][heads], or data == nullptr
   __nv_bfloat16* out = nullptr;  // [T][heads, V], aligned like BfloatRows
   int64_t out_stride = 0;
-  float* state = nullptr;  // [slots][heads, V, K], in and out, 16-byte aligned
-  int64_t state_stride = 0;  // a multiple of 4
+  // At rest; what a row carries from chunk to chunk is fp32 with either.
+  // Rounded to bf16 as decode.h does, once a row.
+  StateNumber state_number = StateNumber::kFloat32;
+  void* state = nullptr;  // [slots][heads, V, K], in and out, 16-byte aligned
+  int64_t state_stride = 0;    // numbers, of whole 16 bytes
+  uint32_t rounding_seed = 0;  // as DecodeArgs
   // ChunkWorkspaceBytes(), 16-byte aligned, the call's until its end.
   void* workspace = nullptr;
 };

@@ -24,7 +24,7 @@ class PlainState : public StateRows<Form::kKeyTiles> {
  public:
   using StateRows<Form::kKeyTiles>::StateRows;
 
-  __device__ void End(float* state) { this->Store(1.0F, state); }
+  __device__ void End(const StateMemory& state) { this->Store(1.0F, state); }
 
   // One chunk, of which `count` tokens are written to out, this block's first
   // value's.

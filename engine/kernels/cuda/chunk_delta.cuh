@@ -29,7 +29,7 @@ class DeltaState : public ScaledRows<Form::kKeyTiles> {
  public:
   using ScaledRows<Form::kKeyTiles>::ScaledRows;
 
-  __device__ void End(float* state) {
+  __device__ void End(const StateMemory& state) {
     this->Store(PowerOfTwo(-this->exponent_), state);
   }
 

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   }
   const uint32_t consumed =
       args.consumed == nullptr ? 0 : args.consumed[batch_row];
-  const RoundingKey key = {RoundingSeed(args.rounding_seed, slot, consumed),
+  const RoundingKey key = {RoundingSeed(args.rounding_seed, consumed),
                            static_cast<uint32_t>(value * step.key_dim)};
   tile.template Store<kWhole>(state, place.rows, step.key_dim, key);
 }

@@ -34,7 +34,7 @@ struct DecodeArgs {
   // [rows]: 0 for a slot that has consumed no token, whose state reads as zero
   // whatever it holds. Null: none is fresh.
   const uint32_t* consumed = nullptr;
-  // Of the rounding to bf16, beside slot and consumed: other numbers for
+  // Of the rounding to bf16, beside consumed: other numbers for
   // another layer, and where consumed is null for another step.
   uint32_t rounding_seed = 0;
 };

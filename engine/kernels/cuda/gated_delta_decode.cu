@@ -93,10 +93,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     FinishToken<Input>(args, place, i, z, is_cluster, shared);
   }
   tile.template Store<true>(
-      state,
-      place.values,
-      kKeyDim,
-      KeyOf(args, place.slot, place.consumed, place.value));
+      state, place.values, kKeyDim, KeyOf(args, place.consumed, place.value));
   if (place.tokens == 1) WriteWindow<Input, kKeyDim, Tile::kRows>(args, place);
 }
 

@@ -86,7 +86,7 @@ struct GatedDeltaDecodeArgs {
   int64_t state_stride = 0;  // numbers between two slots, of whole 16 bytes
   void* window = nullptr;    // [slots][W, q|k|v] of `number`
   int64_t window_stride = 0;
-  // Of the rounding to bf16, beside slot and consumed: other numbers for
+  // Of the rounding to bf16, beside consumed: other numbers for
   // another layer.
   uint32_t rounding_seed = 0;
   GatedDeltaForm form = GatedDeltaForm::kByStates;

@@ -62,10 +62,9 @@ struct TilePlace {
 
 // Of the numbers of a slot's state from the rows of value `value` on.
 __device__ inline RoundingKey KeyOf(const GatedDeltaDecodeArgs& args,
-                                    int32_t slot,
                                     uint32_t consumed,
                                     int value) {
-  const RoundingKey key = {RoundingSeed(args.rounding_seed, slot, consumed)};
+  const RoundingKey key = {RoundingSeed(args.rounding_seed, consumed)};
   return key.From(static_cast<uint32_t>(value) *
                   static_cast<uint32_t>(args.key_dim));
 }

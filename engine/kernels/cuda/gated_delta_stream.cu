@@ -101,8 +101,7 @@ __device__ void WorkThrough(const GatedDeltaDecodeArgs& args,
     for (int i = 0; i < inputs.kEach; ++i) z[i] = inputs.z[i];
     const int64_t token = row.token;
     const bool fresh = row.consumed == 0;
-    const RoundingKey key =
-        KeyOf(args, row.slot, row.consumed, head * args.value_dim);
+    const RoundingKey key = KeyOf(args, row.consumed, head * args.value_dim);
     const int32_t row_before = at.row;
     at.Advance(args, shared);
     if (at.left > 0) {

@@ -73,10 +73,8 @@ __device__ void StepPieces(const GatedDeltaDecodeArgs& args,
     const uint32_t held = (at.pieces + p) % Shared::kPieces;
     Piece<kKeyDim>& piece = shared.pieces[held];
     const int head = at.HeadOfUnit(plan);
-    const RoundingKey key = KeyOf(args,
-                                  shared.rows.slots[at.at.row],
-                                  consumed + p * kPieceTokens,
-                                  at.Value(args, plan));
+    const RoundingKey key =
+        KeyOf(args, consumed + p * kPieceTokens, at.Value(args, plan));
     WaitLoad(&shared.ready[held], (at.pieces + p) / Shared::kPieces % 2);
     // Lanes have parted, and the products need the warp together.
     __syncwarp();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Rounding of what rests as bf16: up or down by chance, each in proportion to
-// its nearness. The chance is a function of the tokens consumed, the slot and
-// the number, so that a step gives the same bits wherever it runs, and a
-// replayed graph's steps each give others.
+// its nearness. The chance is a function of the tokens consumed and the number,
+// so that a step gives the same bits wherever it runs and in whichever slot,
+// and a replayed graph's steps each give others.
 //
 // Threads: plain functions.
 #pragma once
@@ -12,12 +12,9 @@
 
 namespace weir::engine {
 
-// The seed of one slot's rounding at one step.
-__device__ inline uint32_t RoundingSeed(uint32_t seed,
-                                        int32_t slot,
-                                        uint32_t consumed) {
-  return seed ^ static_cast<uint32_t>(slot) * 0x27d4eb2fU ^
-         consumed * 0x165667b1U;
+// The seed of one state's rounding at one step.
+__device__ inline uint32_t RoundingSeed(uint32_t seed, uint32_t consumed) {
+  return seed * 0x27d4eb2fU ^ consumed * 0x165667b1U;
 }
 
 // What tells one step's rounding from another's, and one number's from another.
