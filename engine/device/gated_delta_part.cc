@@ -157,7 +157,9 @@ class GatedDeltaPart final : public DevicePart {
             .state_stride = input.pool->stride(input.state),
             .window = input.pool->base(input.state + 1),
             .window_stride = input.pool->stride(input.state + 1),
-            .rounding_seed = static_cast<uint32_t>(input.state)};
+            .rounding_seed = static_cast<uint32_t>(input.state),
+            // What is before is the product, which touches no state.
+            .begins_early = batch.short_tokens_max == 1};
   }
 
   absl::Status LongRows(const DeviceInput& input, const Arrays& arrays) const;

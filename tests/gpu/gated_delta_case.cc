@@ -217,6 +217,7 @@ void GatedDeltaCase::RunOnDevice() {
   args.norm_eps = kNormEps;
   args.gate = shape.gate;
   args.form = shape.form;
+  args.begins_early = shape.begins_early;
   args.out = is_float ? static_cast<void*>(result.data()) : result_bits.data();
   args.out_stride = values();
   args.state = kept.data();

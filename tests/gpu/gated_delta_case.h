@@ -23,6 +23,7 @@ struct GatedDeltaShape {
   engine::StateNumber number = engine::StateNumber::kFloat32;
   bool bias = false;
   engine::GatedDeltaForm form = engine::GatedDeltaForm::kByStates;
+  bool begins_early = false;
 };
 
 struct GatedDeltaCase {

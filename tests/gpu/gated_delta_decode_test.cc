@@ -272,13 +272,17 @@ TEST_P(GatedDeltaDecodeTest, EveryFormGivesTheSameBits) {
     GatedDeltaCase want = start;
     want.RunOnDevice();
     for (const GatedDeltaForm form : FormsOf(GetParam())) {
-      SCOPED_TRACE(static_cast<int>(form));
-      GatedDeltaCase got = start;
-      got.shape.form = form;
-      got.RunOnDevice();
-      EXPECT_TRUE(BitEqual(got.out, want.out));
-      EXPECT_TRUE(BitEqual(got.state, want.state));
-      EXPECT_TRUE(BitEqual(got.window, want.window));
+      for (const bool begins_early : {false, true}) {
+        SCOPED_TRACE(testing::Message()
+                     << static_cast<int>(form) << " " << begins_early);
+        GatedDeltaCase got = start;
+        got.shape.form = form;
+        got.shape.begins_early = begins_early;
+        got.RunOnDevice();
+        EXPECT_TRUE(BitEqual(got.out, want.out));
+        EXPECT_TRUE(BitEqual(got.state, want.state));
+        EXPECT_TRUE(BitEqual(got.window, want.window));
+      }
     }
   }
 }

@@ -8,6 +8,7 @@
 #include "engine/kernels/cuda/gated_delta_stream.h"
 #include "engine/kernels/cuda/gated_delta_together.h"
 #include "engine/kernels/cuda/gated_delta_token.cuh"
+#include "engine/kernels/cuda/launch_order.cuh"
 #include "engine/kernels/cuda/state_tile.cuh"
 #include "engine/kernels/cuda/token_step.cuh"
 
@@ -53,6 +54,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                 LeftOut left_out) {
   using Tile = StateTile<Number, kKeyDim, kPasses>;
   __shared__ GatedDeltaShared<kKeyDim, Tile::kRows> shared;
+  LetNextLaunchBegin();
   const int32_t row = static_cast<int32_t>(blockIdx.z);
   const bool is_single = args.row_tokens_max == 1;
   TilePlace place;
@@ -61,7 +63,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   place.tokens =
       is_single ? 1 : args.row_starts[row + 1] - args.row_starts[row];
   // The blocks of a cluster have one row, and so all of them leave here.
-  if (place.slot < 0 || place.tokens == 0 || left_out.Has(place.tokens)) return;
+  if (place.slot < 0 || place.tokens == 0 || left_out.Has(place.tokens)) {
+    AwaitLaunchBefore();
+    return;
+  }
   place.consumed = args.consumed[row];
   place.head = static_cast<int32_t>(blockIdx.y);
   place.key_head = place.head / (args.heads / args.key_heads);
@@ -71,9 +76,6 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   place.mixed = MixedColumns(args);
   const bool is_cluster = gridDim.x > 1;
 
-  // The loads of the first token stand before the state's, which take longer.
-  TokenInputs<kWidth, kKeyDim, Tile::kRows> token;
-  FetchToken<Input>(args, place, 0, token);
   place.log2_rate = args.log2_rate[place.head];
   place.dt_bias = args.dt_bias[place.head];
   place.norm_weight = args.norm_weight[min(
@@ -83,6 +85,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                   int64_t{place.value} * kKeyDim;
   Tile tile;
   tile.template Load<true>(state, place.values, kKeyDim, place.consumed == 0);
+  // Till here nothing was read that the launch before may write.
+  AwaitLaunchBefore();
+  TokenInputs<kWidth, kKeyDim, Tile::kRows> token;
+  FetchToken<Input>(args, place, 0, token);
   for (int i = 0; i < place.tokens; ++i) {
     PrepareToken(args, place, token, shared);
     const float z = token.z;
@@ -137,15 +143,19 @@ cudaError_t Launch(const GatedDeltaDecodeArgs& args,
   constexpr int kRows = StateTile<Number, kKeyDim, kPasses>::kRows;
   const auto tiles =
       static_cast<uint32_t>((args.value_dim + kRows - 1) / kRows);
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {tiles, 1, 1};
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned int count = 0;
+  if (tiles > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {tiles, 1, 1};
+  }
+  if (args.begins_early) attributes[count++] = BeginsEarly();
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(tiles, args.heads, args.rows);
   config.blockDim = dim3(kTileThreads);
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = tiles > 1 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   const cudaError_t status =
       cudaLaunchKernelEx(&config,
                          MixerKernel<Input, Number, kWidth, kKeyDim, kPasses>,

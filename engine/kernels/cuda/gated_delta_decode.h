@@ -89,6 +89,10 @@ struct GatedDeltaDecodeArgs {
   // Of the rounding to bf16, beside consumed: other numbers for
   // another layer.
   uint32_t rounding_seed = 0;
+  // The states may be read while the launch before this one still runs: nothing
+  // that it does touches them, the slots or the rows, and it awaits the one
+  // before itself (launch_order.cuh). For few rows of one token.
+  bool begins_early = false;
   GatedDeltaForm form = GatedDeltaForm::kByStates;
 };
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "engine/kernels/cuda/bulk_transfer.cuh"
+#include "engine/kernels/cuda/launch_order.cuh"
 #include "engine/kernels/cuda/small_product.h"
 
 namespace weir::engine {
@@ -35,14 +36,6 @@ constexpr unsigned kAll = 0xffffffffU;
 
 __device__ float ToFloat(float x) { return x; }
 __device__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
-
-// What is before may still run; nothing it wrote may be read before this.
-__device__ void AwaitLaunchBefore() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-__device__ void LetNextLaunchBegin() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
 
 template <typename Number>
 __device__ void Expand(const uint4& piece, float (&out)[kPiece<Number>]) {
@@ -311,9 +304,7 @@ cudaError_t Launch(const ProductArgs& args, cudaStream_t stream) {
                            static_cast<int>(kSharedBytesMax));
   if (status != cudaSuccess) return status;
   const int groups = (args.outputs + kRows - 1) / kRows;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attribute = BeginsEarly();
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(ThisCard().multiprocessors));
   config.blockDim = dim3(kThreads);
