@@ -31,6 +31,7 @@ struct DeviceBatch {
   int32_t short_tokens_max = 1;         // of a short row
   int64_t short_tokens = 0;             // of all short rows together
   int64_t tokens = 0;                   // of all rows
+  int32_t longest_row = 0;              // tokens
   const int32_t* row_starts = nullptr;  // [rows + 1]
   const int32_t* slots = nullptr;       // [rows]; -1: padding
   const uint32_t* consumed = nullptr;   // [rows], DevicePool::ConsumedMark
@@ -68,14 +69,18 @@ class DevicePart {
 };
 
 // Arrays within a workspace, one behind the other, each aligned to 256 bytes.
+// Without a base, to count their bytes: their addresses are no memory's, but
+// not null, since what an array's shape is may hang on whether there is one.
 class Workspace {
  public:
-  explicit Workspace(void* base) : base_(static_cast<std::byte*>(base)) {}
+  explicit Workspace(void* base)
+      : base_(base == nullptr ? kAlignment
+                              : reinterpret_cast<uintptr_t>(base)) {}
 
   void* Take(int64_t bytes) {
-    std::byte* const at = base_ == nullptr ? nullptr : base_ + bytes_;
+    const uintptr_t at = base_ + static_cast<uintptr_t>(bytes_);
     bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return at;
+    return reinterpret_cast<void*>(at);
   }
   // Of all that was taken.
   int64_t bytes() const { return bytes_; }
@@ -83,7 +88,7 @@ class Workspace {
  private:
   static constexpr int64_t kAlignment = 256;
 
-  std::byte* const base_;
+  const uintptr_t base_;
   int64_t bytes_ = 0;
 };
 

@@ -242,6 +242,7 @@ cudaError_t GatedDeltaPart::Recur(const DeviceInput& input,
   const int64_t state_stride = input.pool->stride(input.state);
   if (number_ == StateNumber::kBfloat16) {
     ChunkArgs args = ChunkShape(rows, batch.tokens, arrays);
+    args.longest_row = batch.longest_row;
     args.row_starts = row_starts;
     args.slots = slots;
     args.consumed = consumed;

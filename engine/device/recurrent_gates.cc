@@ -44,8 +44,15 @@ bool RecurrentGates::by_key() const {
   return false;
 }
 
+bool RecurrentGates::has_keys() const { return shape_.rule == GateRule::kHgrn; }
+
 bool RecurrentGates::has_values() const {
   return shape_.rule == GateRule::kGdn2 || shape_.rule == GateRule::kTimeStep;
+}
+
+// GDN-2 reads the state by other keys than it writes.
+bool RecurrentGates::fits_chunks() const {
+  return shape_.rule != GateRule::kGdn2;
 }
 
 RecurrentGates::Arrays RecurrentGates::Place(Workspace& workspace,

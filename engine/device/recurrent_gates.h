@@ -78,8 +78,11 @@ class RecurrentGates {
 
   // Whether each key channel has a decay of its own.
   bool by_key() const;
-  // Whether it makes values of its own.
+  // Whether it makes keys, or values, of its own.
+  bool has_keys() const;
   bool has_values() const;
+  // Whether chunk.h has the decay and the correction.
+  bool fits_chunks() const;
 
   Arrays Place(Workspace& workspace, int64_t padded_tokens) const;
   absl::Status Forward(const DeviceInput& input,

@@ -73,11 +73,13 @@ class RecurrentPart final : public DevicePart {
     float* log2_decay = nullptr;  // [tokens, writes, heads]
     int32_t* starts = nullptr;    // [rows + 1]
   };
-  // Of long rows in chunks, bf16.
+  // Of long rows in chunks, bf16. Of several writes a token, queries, keys and
+  // values are a write's each.
   struct Chunks {
-    void* mixed = nullptr;   // the front's
-    void* values = nullptr;  // the gates'
-    void* out = nullptr;
+    void* mixed = nullptr;   // the front's, or queries alone
+    void* keys = nullptr;    // the gates', if it makes any
+    void* values = nullptr;  // likewise
+    void* out = nullptr;     // [tokens, writes, heads, V]
     void* workspace = nullptr;
   };
   struct Arrays {
@@ -95,10 +97,11 @@ class RecurrentPart final : public DevicePart {
   bool is_turned() const { return weights_.angles.data() != nullptr; }
   int64_t keys() const { return int64_t{front_.key_heads} * front_.key_dim; }
   int64_t values() const { return int64_t{heads_} * value_dim_; }
+  bool is_spread() const { return front_.writes > 1; }
   bool by_chunks() const {
     const int32_t k = front_.key_dim;
-    return number_ == StateNumber::kBfloat16 && !weights_.gates.by_key() &&
-           front_.writes == 1 && (k == 64 || k == 128 || k == 256) &&
+    return number_ == StateNumber::kBfloat16 && weights_.gates.fits_chunks() &&
+           (k == 64 || k == 128 || (k == 256 && !weights_.gates.by_key())) &&
            value_dim_ % kChunkValueStep == 0;
   }
 
@@ -114,6 +117,12 @@ class RecurrentPart final : public DevicePart {
                        int64_t tokens,
                        const RecurrenceArgs& step,
                        const Chunks& chunks) const;
+  Chunks PlaceChunks(Workspace& workspace,
+                     int64_t tokens,
+                     const RecurrentGates::Arrays& gates) const;
+  cudaError_t RoundForChunks(const DeviceInput& input,
+                             const Arrays& arrays,
+                             const RecurrenceArgs& step) const;
   cudaError_t RecurInChunks(const DeviceInput& input,
                             const Arrays& arrays,
                             const RecurrenceArgs& step) const;
@@ -155,19 +164,38 @@ RecurrentPart::Arrays RecurrentPart::Place(void* base, int64_t tokens) const {
                          (rows + 1) * static_cast<int64_t>(sizeof(int32_t))))};
   }
   if (by_chunks() && tokens > kShortRowTokensMax) {
-    Chunks& chunks = arrays.chunks;
-    chunks.mixed = take_rounded(front_.width);
-    chunks.values = take_rounded(values());
-    chunks.out = take_rounded(values());
-    RecurrenceArgs step;
-    weights_.gates.FillIn(arrays.gates, step);
-    const auto long_rows =
-        static_cast<int32_t>(tokens / kShortRowTokensMax + 1);
-    chunks.workspace = workspace.Take(
-        ChunkWorkspaceBytes(ChunkShape(long_rows, tokens, step, chunks)));
+    arrays.chunks = PlaceChunks(workspace, tokens, arrays.gates);
   }
   arrays.bytes = workspace.bytes();
   return arrays;
+}
+
+RecurrentPart::Chunks RecurrentPart::PlaceChunks(
+    Workspace& workspace,
+    int64_t tokens,
+    const RecurrentGates::Arrays& gates) const {
+  const int64_t writes = front_.writes;
+  const auto take = [&](int64_t numbers) {
+    return workspace.Take(PaddedTokens(tokens) * numbers *
+                          NumberBytes(number_));
+  };
+  Chunks chunks;
+  chunks.mixed = take(is_spread() ? writes * keys() : front_.width);
+  if (is_spread()) {
+    chunks.keys = take(writes * keys());
+  } else if (weights_.gates.has_keys()) {
+    chunks.keys = take(int64_t{heads_} * front_.key_dim);
+  }
+  if (is_spread() || weights_.gates.has_values()) {
+    chunks.values = take(writes * values());
+  }
+  chunks.out = take(writes * values());
+  RecurrenceArgs step;
+  weights_.gates.FillIn(gates, step);
+  const auto long_rows = static_cast<int32_t>(tokens / kShortRowTokensMax + 1);
+  chunks.workspace = workspace.Take(
+      ChunkWorkspaceBytes(ChunkShape(long_rows, tokens, step, chunks)));
+  return chunks;
 }
 
 absl::Status RecurrentPart::Turn(const DeviceInput& input,
@@ -214,9 +242,9 @@ cudaError_t RecurrentPart::Recur(const DeviceInput& input,
   const DeviceBatch& batch = *input.batch;
   RecurrenceArgs step = RecurrenceOf(input, arrays);
   cudaError_t status = cudaSuccess;
-  if (front_.writes > 1) {
-    status = Spread(input, arrays.writes, step);
-  } else if (by_chunks() && batch.short_rows < batch.rows) {
+  if (is_spread()) status = Spread(input, arrays.writes, step);
+  if (status != cudaSuccess) return status;
+  if (by_chunks() && batch.short_rows < batch.rows) {
     status = RecurInChunks(input, arrays, step);
     step.rows = batch.short_rows;
   }
@@ -257,13 +285,18 @@ cudaError_t RecurrentPart::Spread(const DeviceInput& input,
   return status;
 }
 
+// Of so many tokens, which may be several writes each.
 ChunkArgs RecurrentPart::ChunkShape(int32_t rows,
                                     int64_t tokens,
                                     const RecurrenceArgs& step,
                                     const Chunks& chunks) const {
-  const auto* mixed = static_cast<const __nv_bfloat16*>(chunks.mixed);
-  ChunkArgs args = {.rows = rows,
-                    .tokens = tokens,
+  const auto numbers = [](const void* x) {
+    return static_cast<const __nv_bfloat16*>(x);
+  };
+  const __nv_bfloat16* mixed = numbers(chunks.mixed);
+  ChunkArgs args = {.decay = step.decay,
+                    .rows = rows,
+                    .tokens = tokens * front_.writes,
                     .heads = heads_,
                     .key_heads = front_.key_heads,
                     .key_dim = front_.key_dim,
@@ -275,10 +308,36 @@ ChunkArgs RecurrentPart::ChunkShape(int32_t rows,
                     .beta = step.beta,
                     .out = static_cast<__nv_bfloat16*>(chunks.out),
                     .out_stride = values()};
-  if (weights_.gates.has_values()) {
-    args.v = {static_cast<const __nv_bfloat16*>(chunks.values), values()};
-  }
+  if (is_spread()) args.q = {mixed, keys()};
+  if (chunks.keys != nullptr) args.k = {numbers(chunks.keys), step.k.stride};
+  if (chunks.values != nullptr) args.v = {numbers(chunks.values), values()};
   return args;
+}
+
+cudaError_t RecurrentPart::RoundForChunks(const DeviceInput& input,
+                                          const Arrays& arrays,
+                                          const RecurrenceArgs& step) const {
+  const Chunks& chunks = arrays.chunks;
+  const auto round = [&](TokenRows x, void* out) {
+    return RoundRows(x,
+                     input.batch->tokens * front_.writes,
+                     static_cast<int32_t>(x.stride),
+                     Activation::kNone,
+                     number_,
+                     out,
+                     input.stream);
+  };
+  // What is not the front's own is contiguous.
+  cudaError_t status =
+      round(is_spread() ? step.q : TokenRows{arrays.front.mixed, front_.width},
+            chunks.mixed);
+  if (status == cudaSuccess && chunks.keys != nullptr) {
+    status = round(step.k, chunks.keys);
+  }
+  if (status == cudaSuccess && chunks.values != nullptr) {
+    status = round(step.v, chunks.values);
+  }
+  return status;
 }
 
 // The long rows, which stand last; `step` has all of them.
@@ -286,24 +345,12 @@ cudaError_t RecurrentPart::RecurInChunks(const DeviceInput& input,
                                          const Arrays& arrays,
                                          const RecurrenceArgs& step) const {
   const DeviceBatch& batch = *input.batch;
-  const auto round = [&](const float* x, int64_t width, void* out) {
-    return RoundRows({x, width},
-                     batch.tokens,
-                     static_cast<int32_t>(width),
-                     Activation::kNone,
-                     number_,
-                     out,
-                     input.stream);
-  };
-  cudaError_t status =
-      round(arrays.front.mixed, front_.width, arrays.chunks.mixed);
-  if (status == cudaSuccess && weights_.gates.has_values()) {
-    status = round(arrays.gates.values, values(), arrays.chunks.values);
-  }
+  cudaError_t status = RoundForChunks(input, arrays, step);
   if (status != cudaSuccess) return status;
   ChunkArgs args = ChunkShape(
       batch.rows - batch.short_rows, batch.tokens, step, arrays.chunks);
-  args.row_starts = batch.row_starts + batch.short_rows;
+  args.longest_row = batch.longest_row * front_.writes;
+  args.row_starts = step.row_starts + batch.short_rows;
   args.slots = batch.slots + batch.short_rows;
   args.consumed = batch.consumed + batch.short_rows;
   args.state_number = input.state_number;
@@ -313,9 +360,10 @@ cudaError_t RecurrentPart::RecurInChunks(const DeviceInput& input,
   args.workspace = arrays.chunks.workspace;
   status = RecurrenceChunk(args, input.stream);
   if (status != cudaSuccess) return status;
-  const int64_t first = batch.short_tokens * values();
+  const int64_t width = front_.writes * values();
+  const int64_t first = batch.short_tokens * width;
   return WidenNumbers(args.out + first,
-                      batch.tokens * values() - first,
+                      batch.tokens * width - first,
                       arrays.o + first,
                       input.stream);
 }

@@ -3,7 +3,7 @@
 // The mixers of one recurrence on a GPU, each by what it says of itself: its
 // front, the gates that make its decay and correction, and its end. Rows go
 // through the recurrence token by token; long rows in chunks where the numbers
-// are bf16, the decay is the head's and chunk.h takes the head's sizes.
+// are bf16 and chunk.h has the decay, the correction and the head's sizes.
 //
 // Threads: as device_part.h.
 #pragma once

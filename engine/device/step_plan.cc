@@ -87,6 +87,7 @@ void StepPlanner::PlanPadding(int64_t rows, int64_t tokens, StepPlan& plan) {
   pass.batch.short_tokens = is_short ? tokens : 0;
   pass.batch.short_tokens_max =
       static_cast<int32_t>(std::min(longest, kShortRowTokensMax));
+  pass.batch.longest_row = static_cast<int32_t>(longest);
   plan.passes.push_back(pass);
 }
 
@@ -152,6 +153,8 @@ void StepPlanner::FillPass(std::span<const Row> rows,
     token += piece.count;
     pass.last.host[i] = static_cast<int32_t>(token - 1);
     pool_.Consume(row.slot, static_cast<uint64_t>(piece.count));
+    batch.longest_row =
+        std::max(batch.longest_row, static_cast<int32_t>(piece.count));
     if (piece.count > kShortRowTokensMax) continue;
     ++batch.short_rows;
     batch.short_tokens = token;
