@@ -32,6 +32,7 @@ namespace {
 using engine::CudaEngineOptions;
 using engine::Engine;
 using engine::Plan;
+using engine::RestNumber;
 using engine::Row;
 using engine::StepResult;
 using Clock = std::chrono::steady_clock;
@@ -135,6 +136,15 @@ void BenchDecode(Engine& engine) {
     results["e2e_decode_b" + std::to_string(sessions) + "_tok_s"] =
         DecodeRate(engine, sessions, sessions == 1 ? 200 : 40);
   }
+}
+
+// Of states that rest otherwise than in fp32, written every step.
+void BenchForm(CudaEngineOptions options, const std::string& name) {
+  constexpr size_t kSessions = 256;
+  options.slots = kSessions;
+  const auto engine = Must(CreateCudaEngine(options));
+  results["e2e_decode_b256_" + name + "_tok_s"] =
+      DecodeRate(*engine, kSessions, 40);
 }
 
 void BenchPrefill(Engine& engine) {
@@ -258,6 +268,10 @@ int Main(int argc, char** argv) {
     if (wanted("decode")) BenchDecode(*engine);
     if (wanted("prefill")) BenchPrefill(*engine);
     if (wanted("append")) BenchFlatness(*engine);
+  }
+  if (wanted("decode")) {
+    BenchForm({.model_dir = argv[1], .state = RestNumber::kBfloat16},
+              "bf16_state");
   }
   if (wanted("resident")) BenchResident(argv[1], kBeside);
   std::printf("{");

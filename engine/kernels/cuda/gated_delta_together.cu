@@ -54,7 +54,7 @@ __device__ void LoadSlab(const GatedDeltaDecodeArgs& args,
   if (asked.IsAtEnd()) return;
   StartLoad(shared.slabs[place],
             asked.State(args, plan, shared.rows),
-            asked.Bytes(args, plan),
+            asked.Bytes(args),
             &shared.loaded[place]);
 }
 
@@ -72,7 +72,6 @@ __device__ void StepPieces(const GatedDeltaDecodeArgs& args,
   for (int p = 0; p < pieces; ++p) {
     const uint32_t held = (at.pieces + p) % Shared::kPieces;
     Piece<kKeyDim>& piece = shared.pieces[held];
-    const int head = at.HeadOfUnit(plan);
     const RoundingKey key =
         KeyOf(args, consumed + p * kPieceTokens, at.Value(args, plan));
     WaitLoad(&shared.ready[held], (at.pieces + p) / Shared::kPieces % 2);
@@ -82,8 +81,8 @@ __device__ void StepPieces(const GatedDeltaDecodeArgs& args,
         shared.slabs[place],
         consumed == 0 && p == 0,
         key,
-        piece.heads[head],
-        piece.values + head * kPieceTokens * stride + at.ValueOfHead(plan),
+        piece.heads[at.head],
+        piece.values + at.head * kPieceTokens * stride + at.ValueOfHead(),
         stride,
         piece);
     __syncwarp();
@@ -135,7 +134,7 @@ __device__ void StepSlabs(const GatedDeltaDecodeArgs& args,
     if (is_first_lane) {
       StartStore(at.State(args, plan, shared.rows),
                  shared.slabs[place],
-                 at.Bytes(args, plan));
+                 at.Bytes(args));
     }
     if (!kAsksLate) ask(place);
     before = place;
