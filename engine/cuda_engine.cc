@@ -142,12 +142,12 @@ CudaEngine::~CudaEngine() {
 }
 
 absl::Status CudaEngine::TakeModel() {
-  // The whole of it in host memory, for as long as this function.
   WEIR_ASSIGN_OR_RETURN(
       const std::unique_ptr<Model> model,
-      Model::Load(
-          options_.model_dir,
-          {.pass_tokens_max = 0, .allow_nonfinite = options_.allow_nonfinite}));
+      Model::Load(options_.model_dir,
+                  {.pass_tokens_max = 0,
+                   .allow_nonfinite = options_.allow_nonfinite,
+                   .parts_in_turn = true}));
   info_ = model->info();
   absl::StatusOr<std::unique_ptr<DeviceModel>> taken = DeviceModel::Create(
       *model,

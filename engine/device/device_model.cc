@@ -25,7 +25,7 @@ absl::Status Within(absl::Status status, const LayerPart& part) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceModel>> DeviceModel::Create(
-    const Model& from, const Options& options) {
+    Model& from, const Options& options) {
   std::unique_ptr<DeviceModel> model(new DeviceModel(from, options));
   if (model->hidden_ % kHiddenStep != 0) {
     return absl::UnimplementedError(absl::StrCat("on a GPU the hidden size, ",
@@ -65,13 +65,14 @@ absl::StatusOr<DeviceModel::DeviceNorm> DeviceModel::NormOf(
   return norm;
 }
 
-absl::Status DeviceModel::TakeWeights(const Model& from) {
+absl::Status DeviceModel::TakeWeights(Model& from) {
   WEIR_ASSIGN_OR_RETURN(DeviceWeights weights,
                         DeviceWeights::Create(options_.number));
   WEIR_ASSIGN_OR_RETURN(embedding_, weights.Matrix(from.embedding()));
   if (!from.spec().tied) {
     WEIR_ASSIGN_OR_RETURN(head_, weights.Matrix(from.head()));
   }
+  from.DropTables();
   if (from.first_norm() != nullptr) {
     first_norm_ = std::make_unique<DeviceNorm>();
     WEIR_ASSIGN_OR_RETURN(*first_norm_, NormOf(*from.first_norm(), weights));
@@ -80,8 +81,10 @@ absl::Status DeviceModel::TakeWeights(const Model& from) {
   return TakeParts(from, weights);
 }
 
-absl::Status DeviceModel::TakeParts(const Model& from, DeviceWeights& weights) {
-  for (const LayerPart& part : from.parts()) {
+absl::Status DeviceModel::TakeParts(Model& from, DeviceWeights& weights) {
+  for (size_t i = 0; i < from.parts().size(); ++i) {
+    WEIR_RETURN_IF_ERROR(from.LoadPart(i));
+    const LayerPart& part = from.parts()[i];
     Placed placed;
     WEIR_ASSIGN_OR_RETURN(placed.norm, NormOf(part.norm, weights));
     absl::StatusOr<std::unique_ptr<DevicePart>> made =
@@ -94,6 +97,7 @@ absl::Status DeviceModel::TakeParts(const Model& from, DeviceWeights& weights) {
       state_.push_back(std::move(tensor));
     }
     parts_.push_back(std::move(placed));
+    from.DropPart(i);
   }
   state_.push_back({"output", {hidden_}, options_.number});
   return absl::OkStatus();

@@ -31,11 +31,12 @@ class DeviceModel {
     int64_t pass_tokens_max = 0;  // the workspace is sized for these
   };
 
-  // Takes the weights of `from`, which is not needed afterwards.
+  // Takes the weights of `from` part by part and leaves it without.
+  // REQUIRES: it has its parts in turn.
   // UNIMPLEMENTED for a part that runs on a CPU only, naming the layer;
   // RESOURCE_EXHAUSTED, INTERNAL.
   static absl::StatusOr<std::unique_ptr<DeviceModel>> Create(
-      const Model& from, const Options& options);
+      Model& from, const Options& options);
 
   // What a session holds. The last tensor, "output" [hidden], is the final norm
   // of its last token.
@@ -75,8 +76,8 @@ class DeviceModel {
 
   static absl::StatusOr<DeviceNorm> NormOf(const NormWeights& from,
                                            DeviceWeights& weights);
-  absl::Status TakeWeights(const Model& from);
-  absl::Status TakeParts(const Model& from, DeviceWeights& weights);
+  absl::Status TakeWeights(Model& from);
+  absl::Status TakeParts(Model& from, DeviceWeights& weights);
   absl::Status TakeWorkspace();
 
   const Options options_;

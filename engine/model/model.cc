@@ -27,7 +27,7 @@ NormShape FinalNorm(const DecoderSpec& spec) {
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& folder,
                                                    const Options& options) {
-  WEIR_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(folder));
+  WEIR_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(folder));
   WEIR_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
                         Make(checkpoint, options));
   WEIR_ASSIGN_OR_RETURN(const std::vector<WeightSlot> slots,
@@ -40,8 +40,28 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& folder,
                          &model->workspace_}) {
     WEIR_RETURN_IF_ERROR(buffer->Allocate());
   }
+  if (options.parts_in_turn) {
+    model->checkpoint_ = std::make_unique<Checkpoint>(std::move(checkpoint));
+    return model;
+  }
   for (LayerPart& part : model->parts_) part.mixer->Prepare();
   return model;
+}
+
+absl::Status Model::LoadPart(size_t index) {
+  WEIR_CHECK(checkpoint_ != nullptr);
+  LayerPart& part = parts_[index];
+  WEIR_RETURN_IF_ERROR(
+      LoadWeights(*checkpoint_, part.Weights(), options_.allow_nonfinite));
+  part.mixer->Prepare();
+  return absl::OkStatus();
+}
+
+void Model::DropPart(size_t index) { parts_[index].mixer = nullptr; }
+
+void Model::DropTables() {
+  embedding_.Release();
+  head_.Release();
 }
 
 absl::StatusOr<ModelInfo> Model::Inspect(const std::string& folder) {
@@ -101,7 +121,6 @@ absl::StatusOr<std::vector<WeightSlot>> Model::Place(
     std::move(more.begin(), more.end(), std::back_inserter(slots));
   };
   if (first_norm_ != nullptr) add(first_norm_->Weights(names.first_norm));
-  for (LayerPart& part : parts_) add(part.Weights());
   add(final_norm_.Weights(names.final_norm));
   add(spec_.shared);
   std::vector<UnusedTensor> unused = spec_.unused;
@@ -110,8 +129,18 @@ absl::StatusOr<std::vector<WeightSlot>> Model::Place(
   } else {
     slots.push_back({.name = names.head, .shape = table, .buffer = &head_});
   }
+  const size_t without_parts = slots.size();
+  for (LayerPart& part : parts_) add(part.Weights());
   WEIR_RETURN_IF_ERROR(CheckWeights(checkpoint, slots, unused));
+  Describe(checkpoint, slots);
+  if (options_.parts_in_turn)
+    slots.erase(slots.begin() + static_cast<ptrdiff_t>(without_parts),
+                slots.end());
+  return slots;
+}
 
+void Model::Describe(const Checkpoint& checkpoint,
+                     const std::vector<WeightSlot>& slots) {
   info_.family = spec_.family;
   info_.dtype = WeightDtypeName(checkpoint.Find(slots[0].name)->dtype);
   for (const WeightSlot& slot : slots) {
@@ -135,7 +164,6 @@ absl::StatusOr<std::vector<WeightSlot>> Model::Place(
   info_.byte_tokens = !checkpoint.has_tokenizer() && info_.vocabulary >= 256;
   info_.start_token = spec_.start_token;
   info_.notes = spec_.notes;
-  return slots;
 }
 
 void Model::Embed(const uint32_t* tokens, int64_t count) {

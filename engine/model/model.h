@@ -6,11 +6,13 @@
 // Threads: not thread-safe, its workspace is reused; the step thread owns it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/mixers/decoder_spec.h"
@@ -25,6 +27,9 @@ class Model {
   struct Options {
     int64_t pass_tokens_max = 0;  // the workspace is sized for these
     bool allow_nonfinite = false;
+    // For who takes the weights to another device: parts have theirs from
+    // LoadPart to DropPart only, so that host memory need not hold them all.
+    bool parts_in_turn = false;
   };
 
   // INVALID_ARGUMENT, NOT_FOUND or DATA_LOSS for a folder that is refused,
@@ -50,6 +55,14 @@ class Model {
   // [vocabulary, hidden], also where it is the embedding.
   const Buffer& head() const { return spec_.tied ? embedding_ : head_; }
 
+  // Reads the weights of parts()[index]. DATA_LOSS, RESOURCE_EXHAUSTED.
+  // REQUIRES: parts_in_turn.
+  absl::Status LoadPart(size_t index);
+  // Gives back their memory; the part's mixer is null after.
+  void DropPart(size_t index);
+  // Likewise of embedding() and head().
+  void DropTables();
+
   // Feeds the batch's tokens to the states of its rows, but for "output".
   // Returns the final norm's rows [batch.tokens, hidden], good until the next
   // call. REQUIRES: batch.tokens <= pass_tokens_max, tokens in the vocabulary.
@@ -65,14 +78,18 @@ class Model {
 
   static absl::StatusOr<std::unique_ptr<Model>> Make(
       const Checkpoint& checkpoint, const Options& options);
-  // Where the checkpoint's tensors go, each of its right shape. Fills info_.
+  // Where the checkpoint's tensors go, each of its right shape; those of parts
+  // not, if they come in turn. Fills info_.
   absl::StatusOr<std::vector<WeightSlot>> Place(const Checkpoint& checkpoint);
+  void Describe(const Checkpoint& checkpoint,
+                const std::vector<WeightSlot>& slots);
   void Embed(const uint32_t* tokens, int64_t count);
   // Adds part_ to the residual stream and takes its norm.
   void AddAndNorm(const NormWeights& norm, int64_t tokens);
 
   const DecoderSpec spec_;
   const Options options_;
+  std::unique_ptr<Checkpoint> checkpoint_;  // of parts_in_turn
   ModelInfo info_;
   StateSpec state_spec_;
   Buffer embedding_;                         // [vocabulary, hidden]
