@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What stands around a block's rows in gated_delta_ring.cu: the token's inputs
+// and the ring's entries are read, and reduced to a few numbers a value; the
+// outputs are made.
+//
+// Threads: all of a block call each function together.
+#pragma once
+
+#include <cooperative_groups.h>
+
+#include <cstdint>
+
+#include "engine/kernels/cuda/gated_delta_ring_place.cuh"
+#include "engine/kernels/cuda/gated_delta_ring_rows.cuh"
+#include "engine/kernels/cuda/token_step.cuh"
+
+namespace weir::engine {
+
+// What a row's channels have in common.
+template <typename Input, int kWidth>
+struct RingInputs {
+  static constexpr int kHeld = ChannelInputs<kWidth>::kHeld;
+
+  const Input* x;    // the token's projections
+  Input* window;     // the slot's
+  int entry[kHeld];  // of each tap, the oldest first
+  int own;           // of the token
+  int taps;
+  uint32_t consumed;
+
+  __device__ RingInputs(const GatedDeltaDecodeArgs& args,
+                        const RingPlace& place)
+      : x(static_cast<const Input*>(args.projected) +
+          place.token * args.projected_stride),
+        window(static_cast<Input*>(args.window) +
+               place.slot * args.window_stride),
+        taps(Taps<kWidth>(args)),
+        consumed(place.consumed) {
+    const int mixed =
+        2 * args.key_heads * args.key_dim + args.heads * args.value_dim;
+    const auto width = static_cast<uint32_t>(taps);
+#pragma unroll
+    for (int tap = 0; tap < kHeld; ++tap) {
+      entry[tap] = static_cast<int>((consumed + tap + 1) % width) * mixed;
+    }
+    own = static_cast<int>(consumed % width) * mixed;
+  }
+
+  __device__ void Fetch(const GatedDeltaDecodeArgs& args,
+                        int column,
+                        ChannelInputs<kWidth>& channel) const {
+#pragma unroll
+    for (int tap = 0; tap < kHeld; ++tap) {
+      const int back = taps - 1 - tap;
+      channel.x[tap] = 0;
+      if (back == 0) channel.x[tap] = static_cast<float>(x[column]);
+      if (back > 0 && consumed >= static_cast<uint32_t>(back)) {
+        channel.x[tap] = static_cast<float>(window[entry[tap] + column]);
+      }
+    }
+    FetchWeights(args.conv_weight + column * taps, taps, channel.weight);
+    channel.bias = args.conv_bias == nullptr ? 0.0F : args.conv_bias[column];
+  }
+  __device__ void Keep(int column) const { window[own + column] = x[column]; }
+};
+
+// What a thread reads of the ring: a warp has two entries' keys, a thread all
+// entries' u of its value.
+template <int kKeyDim>
+struct RingEntries {
+  static constexpr int kEach = kKeyDim / kWarp;
+
+  float keys[2][kEach];
+  float u[kRingHeld];
+
+  // Of the warp's entries.
+  __device__ static int Entry(int which) {
+    return RingRows<kKeyDim>::Warp() + which * kRingWarps;
+  }
+  // The lane's numbers of a key, of which two or four lie together.
+  __device__ static void LoadKey(const float* from, float (&to)[kEach]) {
+    const int lane = RingRows<kKeyDim>::Lane();
+    if constexpr (kEach == 2) {
+      const float2 two = reinterpret_cast<const float2*>(from)[lane];
+      to[0] = two.x;
+      to[1] = two.y;
+    } else {
+#pragma unroll
+      for (int piece = 0; piece < kEach / 4; ++piece) {
+        ToFloats(reinterpret_cast<const float4*>(from)[piece * kWarp + lane],
+                 to + 4 * piece);
+      }
+    }
+  }
+
+  __device__ void FetchKeys(const float* from, int places) {
+#pragma unroll
+    for (int which = 0; which < 2; ++which) {
+      const int j = Entry(which);
+      if (j < places) LoadKey(from + j * kKeyDim, keys[which]);
+    }
+  }
+  // `from`: the thread's value of the first entry.
+  __device__ void FetchValues(const float* from, int value_dim, int places) {
+#pragma unroll
+    for (int j = 0; j < kRingHeld; ++j) {
+      if (j < places) u[j] = from[j * value_dim];
+    }
+  }
+};
+
+// Of head `Warp()` of the block's, by all lanes of that warp.
+struct RingGate {
+  float decay;
+  float beta;
+  float entry;  // the decay of the lane's entry
+
+  template <typename Input>
+  __device__ void Fetch(const GatedDeltaDecodeArgs& args,
+                        const Input* x,
+                        const Ring& ring,
+                        int head,
+                        int held) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    entry = lane < held ? ring.Marks(head)[lane] : 1.0F;
+    decay = exp2f(args.log2_rate[head] *
+                  SoftplusOf(static_cast<float>(x[args.a_column + head]) +
+                             args.dt_bias[head]));
+    beta = args.beta_scale *
+           SigmoidOf(static_cast<float>(x[args.b_column + head]));
+  }
+  // Fills a head's `rest`.
+  __device__ void Chain(float (&rest)[kRingSteps]) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    float product = entry;  // of the entries from the lane's on
+#pragma unroll
+    for (int step = 1; step < kRingSteps; step *= 2) {
+      const float other = __shfl_down_sync(0xffffffffU, product, step);
+      if (lane + step < kRingSteps) product *= other;
+    }
+    const float after = __shfl_down_sync(0xffffffffU, product, 1);
+    const float all = __shfl_sync(0xffffffffU, product, 0);
+    if (lane < kRingHeld) rest[lane] = after * decay;
+    if (lane == kRingHeld) rest[lane] = all * decay;
+  }
+};
+
+// What makes q and k, which lie in shared memory, of length one.
+template <int kKeyDim>
+__device__ float2 ScaleOfKeys(const RingShared<kKeyDim>& shared) {
+  float q = kHeadNormEps;
+  float k = kHeadNormEps;
+#pragma unroll
+  for (int w = 0; w < kKeyDim / kWarp; ++w) {
+    q += shared.squares[w];
+    k += shared.squares[kKeyDim / kWarp + w];
+  }
+  return make_float2(rsqrtf(q), rsqrtf(k));
+}
+
+// q and k of the token, before they are of length one.
+template <typename Input, int kWidth, int kKeyDim>
+__device__ void PrepareRingKeys(const GatedDeltaDecodeArgs& args,
+                                const RingPlace& place,
+                                const RingInputs<Input, kWidth>& inputs,
+                                RingShared<kKeyDim>& shared) {
+  constexpr int kEach = (2 * kKeyDim + kRingThreads - 1) / kRingThreads;
+  const int keys = args.key_heads * kKeyDim;
+  ChannelInputs<kWidth> channels[kEach];
+#pragma unroll
+  for (int each = 0; each < kEach; ++each) {
+    const int c = each * kRingThreads + static_cast<int>(threadIdx.x);
+    if (c >= 2 * kKeyDim) break;
+    const int key = place.key_head * kKeyDim + c % kKeyDim;
+    const int column = c < kKeyDim ? key : keys + key;
+    inputs.Fetch(args, column, channels[each]);
+    if (place.has_keys) inputs.Keep(column);
+  }
+#pragma unroll
+  for (int each = 0; each < kEach; ++each) {
+    const int c = each * kRingThreads + static_cast<int>(threadIdx.x);
+    if (c >= 2 * kKeyDim) break;
+    const float y = Convolved(channels[each]);
+    const float sum = SumOverLanes<kWarp>(y * y);
+    if (c % kWarp == 0) shared.squares[c / kWarp] = sum;
+    if (c < kKeyDim) {
+      shared.q[c] = y * (1.0F / sqrtf(static_cast<float>(kKeyDim)));
+    } else {
+      shared.k[c - kKeyDim] = y;
+    }
+  }
+}
+
+// The warp's entries' keys, and in the last place k, with k and q.
+template <int kKeyDim>
+__device__ void MeetKeys(const RingEntries<kKeyDim>& entries,
+                         int held,
+                         float2 scale,
+                         RingShared<kKeyDim>& shared) {
+  constexpr int kEach = RingEntries<kKeyDim>::kEach;
+  float q[kEach];
+  float k[kEach];
+  entries.LoadKey(shared.q, q);
+  entries.LoadKey(shared.k, k);
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    q[i] *= scale.x;
+    k[i] *= scale.y;
+  }
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
+    const int j = entries.Entry(which);
+    const bool is_own = j == kRingHeld;
+    if (j >= held && !is_own) continue;
+    float with_k = 0;
+    float with_q = 0;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const float key = is_own ? k[i] : entries.keys[which][i];
+      with_k = fmaf(key, k[i], with_k);
+      with_q = fmaf(key, q[i], with_q);
+    }
+    with_k = SumOverLanes<kWarp>(with_k);
+    with_q = SumOverLanes<kWarp>(with_q);
+    if (RingRows<kKeyDim>::Lane() == 0) {
+      shared.met[j] = make_float2(with_k, with_q);
+    }
+  }
+}
+
+// What the ring adds to the products of the thread's value.
+template <int kKeyDim>
+__device__ void MeetValues(const RingEntries<kKeyDim>& entries,
+                           int held,
+                           int head,
+                           float v,
+                           RingShared<kKeyDim>& shared) {
+  const float(&rest)[kRingSteps] = shared.rest[head];
+  float met = 0;
+  float read = 0;
+#pragma unroll
+  for (int j = 0; j < kRingHeld; ++j) {
+    if (j >= held) break;
+    const float w = rest[j] * entries.u[j];
+    met = fmaf(w, shared.met[j].x, met);
+    read = fmaf(w, shared.met[j].y, read);
+  }
+  shared.values[threadIdx.x] = {
+      v - met, read, rest[kRingHeld], shared.beta[head]};
+}
+
+// The squares of the head's outputs: groups of 16 in the order of the values,
+// however the head is cut. `group`: the head's first among the block's.
+template <int kKeyDim>
+__device__ float SquaresOfHead(const RingPlan& plan,
+                               int group,
+                               int value_dim,
+                               const RingShared<kKeyDim>& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float squares = 0;
+#if __CUDA_ARCH__ >= 900
+  if (plan.parts > 1) {
+    namespace groups = cooperative_groups;
+    const groups::cluster_group cluster = groups::this_cluster();
+    cluster.sync();
+    const int each = plan.values / kSquaresGroup;
+    if (lane * kSquaresGroup < value_dim) {
+      squares =
+          cluster.map_shared_rank(shared.o_squares, lane / each)[lane % each];
+    }
+    // No block may end while another reads its squares.
+    cluster.sync();
+    return SumOverLanes<kWarp>(squares);
+  }
+#endif
+  __syncthreads();
+  if (lane * kSquaresGroup < value_dim) {
+    squares = shared.o_squares[group + lane];
+  }
+  return SumOverLanes<kWarp>(squares);
+}
+
+}  // namespace weir::engine
