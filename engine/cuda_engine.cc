@@ -153,6 +153,7 @@ absl::Status CudaEngine::TakeModel() {
       *model,
       {.number = options_.compute == Compute::kFloat32 ? StateNumber::kFloat32
                                                        : StateNumber::kBfloat16,
+       .state_form = options_.state_form,
        .pass_tokens_max = std::min(StepTokens(options_), kPassTokensMax)});
   if (!taken.ok()) {
     return absl::Status(taken.status().code(),

@@ -286,7 +286,11 @@ absl::Status SettleDevice(Values& values, Config& config) {
   } else {
     config.fp32 = compute->second.text == "fp32";
   }
+  config.ring = values["state-form"].text == "ring";
   if (!config.cuda) {
+    if (config.ring) {
+      return Invalid("--state-form ring goes with --device cuda");
+    }
     if (config.fp32) return absl::OkStatus();
     return Invalid("--compute bf16 goes with --device cuda; a CPU has fp32");
   }

@@ -41,6 +41,8 @@ struct Config {
   // Whether the model computes on a GPU, and there in fp32.
   bool cuda = false;
   bool fp32 = false;
+  // Whether states are in the ring form.
+  bool ring = false;
   // The pool: so many slots, or as many as fit in so many bytes; on a GPU 0
   // bytes are what the card has left.
   std::optional<int32_t> slots;

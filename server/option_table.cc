@@ -52,6 +52,13 @@ constexpr Option kOptions[] = {
      "",
      "What products are made of; sums and states are fp32 with either. "
      "Default: bf16 with --device cuda; a CPU has fp32 only."},
+    {"state-form",
+     OptionKind::kChoice,
+     "write|ring",
+     "write",
+     "How steps of one token leave a state: written in each, or kept in a ring "
+     "beside it and written once in 16. With --device cuda and Gated "
+     "DeltaNet."},
     {"slots",
      OptionKind::kNumber,
      "N",

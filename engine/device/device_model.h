@@ -20,6 +20,7 @@
 #include "engine/device/products.h"
 #include "engine/kernels/cuda/layer_rows.h"
 #include "engine/model/model.h"
+#include "engine/state_form.h"
 
 namespace weir::engine {
 
@@ -27,11 +28,13 @@ class DeviceModel {
  public:
   struct Options {
     StateNumber number = StateNumber::kBfloat16;
+    StateForm state_form = StateForm::kWrite;
     int64_t pass_tokens_max = 0;  // the workspace is sized for these
   };
 
   // Takes the weights of `from`, which is not needed afterwards.
-  // UNIMPLEMENTED for a part that runs on a CPU only, naming the layer;
+  // UNIMPLEMENTED for a part that runs on a CPU only, or has not the form of
+  // state, naming the layer;
   // RESOURCE_EXHAUSTED, INTERNAL.
   static absl::StatusOr<std::unique_ptr<DeviceModel>> Create(
       const Model& from, const Options& options);

@@ -66,6 +66,7 @@ TEST(ConfigTest, AGpuHasItsOwnDefaults) {
   const Config cuda = Read(With(kModel, {"--device", "cuda"}));
   EXPECT_TRUE(cuda.cuda);
   EXPECT_FALSE(cuda.fp32);
+  EXPECT_FALSE(cuda.ring);
   EXPECT_EQ(cuda.limits.step_tokens_max, 8192);
   EXPECT_EQ(cuda.limits.step_rows_max, 512);
   // What the card has left.
@@ -76,11 +77,14 @@ TEST(ConfigTest, AGpuHasItsOwnDefaults) {
                                  "cuda",
                                  "--compute",
                                  "fp32",
+                                 "--state-form",
+                                 "ring",
                                  "--step-tokens",
                                  "64",
                                  "--pool-bytes",
                                  "3GiB"}));
   EXPECT_TRUE(told.fp32);
+  EXPECT_TRUE(told.ring);
   EXPECT_EQ(told.limits.step_tokens_max, 64);
   EXPECT_EQ(told.pool_bytes, uint64_t{3} << 30);
 }
@@ -152,6 +156,10 @@ TEST(ConfigTest, WrongFlagsEndWithTwoAndSayWhichAndWhatRange) {
       {{"--device", "gpu"}, "--device", "cpu|cuda"},
       {{"--device", "cuda", "--compute", "tf32"}, "--compute", "bf16|fp32"},
       {{"--compute", "bf16"}, "--compute", "--device cuda"},
+      {{"--device", "cuda", "--state-form", "log"},
+       "--state-form",
+       "write|ring"},
+      {{"--state-form", "ring"}, "--state-form", "--device cuda"},
       {{"--listen", "0.0.0.0:7070"}, "--listen", "--allow-plaintext"},
       {{"--listen", "127.evil.example:7070"}, "--listen", "--allow-plaintext"},
       {{"--admin-listen", "[::]:1"}, "--admin-listen", "--allow-plaintext"},
