@@ -17,7 +17,7 @@
 namespace weir::engine {
 namespace {
 
-constexpr int kBlocksOfMultiprocessor = 3;
+constexpr int kBlocksOfMultiprocessor = 2;
 
 // blockIdx is (part of the head, heads, row). False for a block without work.
 template <int kKeyDim>
@@ -25,84 +25,63 @@ __device__ bool Locate(const GatedDeltaDecodeArgs& args,
                        const RingPlan& plan,
                        RingPlace& place) {
   const auto row = static_cast<int32_t>(blockIdx.z);
+  const auto group = static_cast<int32_t>(blockIdx.y);
   const bool is_single = args.row_tokens_max == 1;
   place.slot = args.slots[row];
+  place.consumed = args.consumed[row];
   place.token = is_single ? row : args.row_starts[row];
   if (place.slot < 0) return false;
   if (!is_single && args.row_starts[row + 1] - place.token != 1) return false;
-  place.consumed = args.consumed[row];
-  const int sharing = args.heads / args.key_heads;
-  place.head = static_cast<int32_t>(blockIdx.y) * plan.heads;
-  place.key_head = place.head / sharing;
+  place.head = group * plan.heads;
+  place.key_head = plan.sharing == 1 ? group : group / plan.sharing;
   place.first_value = static_cast<int32_t>(blockIdx.x) * plan.values;
   place.values =
       min(plan.values, plan.heads * args.value_dim - place.first_value);
   place.value = place.head * args.value_dim + place.first_value;
   place.is_fresh = place.consumed == 0;
-  place.has_keys = blockIdx.x == 0 && place.head % sharing == 0;
+  place.has_keys = blockIdx.x == 0 && place.key_head * plan.sharing == group;
   return true;
 }
 
 // The block's rows, when all else of them lies in shared memory. kFold: the
 // rows are written, with all that the ring holds.
 template <int kKeyDim, bool kFold>
-__device__ void WorkThrough(const GatedDeltaDecodeArgs& args,
-                            const RingPlace& place,
-                            const Ring& ring,
+__device__ void WorkThrough(const RingPlace& place,
                             const RingStream<kKeyDim>& stream,
                             float2 scale,
                             RingShared<kKeyDim>& shared) {
   using Rows = RingRows<kKeyDim>;
-  float* const state = const_cast<float*>(stream.state);
-  RingKeys<kKeyDim> keys(shared, scale);
+  const RingKeys<kKeyDim> keys(shared.q, shared.k, scale);
+  const float kq = shared.met[kRingHeld].y;
+#pragma unroll 1
   for (int turn = 0; stream.First(turn) < place.values; ++turn) {
     const int first = stream.First(turn);
-    float* const stage = stream.Stage(turn);
-    if (kFold && turn > 0) keys = RingKeys<kKeyDim>(shared, scale);
-    float read[2] = {0, 0};
-    float met[2] = {0, 0};
+    float2 products = {0, 0};
     if (!kFold || !place.is_fresh) {
       stream.Wait(turn);
-      RowProducts<kKeyDim>(stage, keys, read, met);
+      products = RowProducts<kKeyDim>(stream.Stage(turn), keys);
     }
     if constexpr (!kFold) stream.Next(turn);
-    float u[2];
-    float decay[2];
-    StepRows<kKeyDim>(first, place.values, read, met, shared, u, decay);
+    const RowStep step = StepRow<kKeyDim>(
+        first, place.values, products, kq, shared.values, shared.u, shared.o);
     if constexpr (kFold) {
-      TwoRows rows;
-      const float* entry[2];
-      const float* rest[2];
-#pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        const int at =
-            min(first + Rows::Row(row), place.values - 1) + place.first_value;
-        const int head = at / args.value_dim;
-        rest[row] = shared.rest[head];
-        entry[row] = ring.Values(place.head + head) + at % args.value_dim;
-#pragma unroll
-        for (int piece = 0; piece < Rows::kPieces; ++piece) {
-          float s[4] = {0, 0, 0, 0};
-          if (!place.is_fresh) {
-            ToFloats(
-                *reinterpret_cast<const float4*>(
-                    stage + Rows::Row(row) * kKeyDim + Rows::Column(piece)),
-                s);
-          }
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            rows.numbers[row][4 * piece + i] = decay[row] * s[i];
-          }
-        }
-      }
-      AddProduct<kKeyDim>(shared.k, scale.y, u, rows);
-      AddEntries<kKeyDim>(ring.Keys(place.key_head),
-                          entry,
-                          rest,
-                          place.held,
-                          args.value_dim,
-                          rows);
-      StoreRows<kKeyDim>(state, first, place.values, rows);
+      const FoldEntries entries = {shared.keys[0],
+                                   shared.entries[0],
+                                   kRingValuesMax,
+                                   place.held,
+                                   shared.k,
+                                   scale.y};
+      const float* const from[2] = {
+          entries.entries + min(first + Rows::Row(0), place.values - 1),
+          entries.entries + min(first + Rows::Row(1), place.values - 1)};
+      FoldRows<kKeyDim>(stream.Stage(turn),
+                        const_cast<float*>(stream.state),
+                        first,
+                        place.values,
+                        place.is_fresh,
+                        step,
+                        entries,
+                        from);
       if (!place.is_fresh) stream.Next(turn);
     }
   }
@@ -132,12 +111,12 @@ __global__ void __launch_bounds__(kRingThreads, kBlocksOfMultiprocessor)
   const int places = plan.reads_ahead ? kRingHeld : place.held;
   // The thread's value: of which of the block's heads, and which of the head's.
   const bool has_value = thread < place.values;
-  const int value = place.first_value + (has_value ? thread : 0);
-  const int head = value / args.value_dim;
-  const int of_head = value - head * args.value_dim;
+  const int of_block = has_value ? thread : 0;
+  const int head =
+      plan.heads == 1 ? 0 : static_cast<int>(of_block * plan.head_factor >> 16);
+  const int of_head = place.first_value + of_block - head * args.value_dim;
   const RingInputs<Input, kWidth> inputs(args, place);
-  const int column =
-      2 * args.key_heads * kKeyDim + place.value + (has_value ? thread : 0);
+  const int column = 2 * args.key_heads * kKeyDim + place.value + of_block;
   ChannelInputs<kWidth> channel;
   inputs.Fetch(args, column, channel);
   if (has_value) inputs.Keep(column);
@@ -146,11 +125,10 @@ __global__ void __launch_bounds__(kRingThreads, kBlocksOfMultiprocessor)
   entries.FetchKeys(ring.Keys(place.key_head), places);
   float* const kept = ring.Values(place.head + head) + of_head;
   entries.FetchValues(kept, args.value_dim, places);
-  const float z =
-      args.gate == GateKind::kNone
-          ? 0.0F
-          : static_cast<float>(inputs.x[args.z_column + place.value +
-                                        (has_value ? thread : 0)]);
+  const float z = args.gate == GateKind::kNone
+                      ? 0.0F
+                      : static_cast<float>(
+                            inputs.x[args.z_column + place.value + of_block]);
   const float v = Convolved(channel);
   RingGate gate;
   if (warp < plan.heads) {
@@ -160,7 +138,7 @@ __global__ void __launch_bounds__(kRingThreads, kBlocksOfMultiprocessor)
   }
   __syncthreads();
   const float2 scale = ScaleOfKeys(shared);
-  MeetKeys(entries, place.held, scale, shared);
+  MeetKeys(entries, place.held, place.is_fold, scale, shared);
   if (place.has_keys && !place.is_fold) {
     for (int c = thread; c < kKeyDim; c += kRingThreads) {
       ring.Keys(place.key_head)[place.held * kKeyDim + c] =
@@ -168,12 +146,12 @@ __global__ void __launch_bounds__(kRingThreads, kBlocksOfMultiprocessor)
     }
   }
   __syncthreads();
-  MeetValues(entries, place.held, head, v, shared);
+  MeetValues(entries, place.held, place.is_fold, head, v, shared);
   __syncthreads();
   if (place.is_fold) {
-    WorkThrough<kKeyDim, true>(args, place, ring, stream, scale, shared);
+    WorkThrough<kKeyDim, true>(place, stream, scale, shared);
   } else {
-    WorkThrough<kKeyDim, false>(args, place, ring, stream, scale, shared);
+    WorkThrough<kKeyDim, false>(place, stream, scale, shared);
   }
   __syncthreads();
   const float o = has_value ? shared.o[thread] : 0.0F;
@@ -235,7 +213,6 @@ __global__ void __launch_bounds__(kRingThreads)
        first += kRingWarps * Rows::kRows) {
     TwoRows rows;
     const float* u[2];
-    const float* const same[2] = {rest, rest};
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
       const int at = min(first + Rows::Row(which), args.value_dim - 1);
@@ -250,7 +227,12 @@ __global__ void __launch_bounds__(kRingThreads)
         for (int i = 0; i < 4; ++i) to[i] *= rest[kRingHeld];
       }
     }
-    AddEntries<kKeyDim>(keys, u, same, held, args.value_dim, rows);
+#pragma unroll 2
+    for (int j = 0; j < held; ++j) {
+      const float w[2] = {rest[j] * u[0][j * args.value_dim],
+                          rest[j] * u[1][j * args.value_dim]};
+      AddProduct<kKeyDim>(keys + j * kKeyDim, 1.0F, w, rows);
+    }
     StoreRows<kKeyDim>(state, first, args.value_dim, rows);
   }
 }
@@ -283,7 +265,11 @@ int32_t PartValues(int32_t value_dim, int32_t parts) {
 RingPlan PlanOf(const GatedDeltaDecodeArgs& args, int32_t values_max) {
   constexpr int32_t kPartsMax = 8;  // of a portable cluster
   const int32_t sharing = args.heads / args.key_heads;
-  RingPlan plan = {1, args.value_dim, 1, false};
+  RingPlan plan = {};
+  plan.heads = 1;
+  plan.values = args.value_dim;
+  plan.parts = 1;
+  plan.sharing = sharing;
   if (args.value_dim > values_max) {
     const int32_t parts =
         std::min(kPartsMax, (args.value_dim + values_max - 1) / values_max);
@@ -299,6 +285,8 @@ RingPlan PlanOf(const GatedDeltaDecodeArgs& args, int32_t values_max) {
     }
   }
   plan.values = plan.heads * args.value_dim;
+  plan.sharing = sharing / plan.heads;
+  plan.head_factor = (65536 + args.value_dim - 1) / args.value_dim;
   return plan;
 }
 

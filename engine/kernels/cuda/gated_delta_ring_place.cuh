@@ -21,9 +21,12 @@ inline constexpr int kRingValuesMax = kRingThreads;
 inline constexpr int kRingHeadsMax = kRingWarps;
 
 struct RingPlan {
-  int32_t heads;   // of a block
-  int32_t values;  // of a block; the head's last may have fewer
-  int32_t parts;   // blocks of a head, which are a cluster
+  int32_t heads;    // of a block
+  int32_t values;   // of a block; the head's last may have fewer
+  int32_t parts;    // blocks of a head, which are a cluster
+  int32_t sharing;  // groups of `heads` that share a key
+  // 2^16 / V, rounded up: a thread's head by one product.
+  uint32_t head_factor;
   // Whether all of a ring's places are read, before it is known how many hold
   // something: for few rows, which wait for the one read after the other.
   bool reads_ahead;
@@ -98,6 +101,9 @@ struct RingShared {
   // Of each warp, of its next rows.
   alignas(128) float stages[kRingWarps][kRingStages]
                            [RingRows<kKeyDim>::kRows * kKeyDim];
+  // At a fold: the entries' keys, and of each value P_nj u_j.
+  alignas(16) float keys[kRingHeld][kKeyDim];
+  float entries[kRingHeld][kRingValuesMax];
   // The convolution's, before they are made of length one.
   alignas(16) float q[kKeyDim];
   alignas(16) float k[kKeyDim];

@@ -50,23 +50,6 @@ __device__ void AddProduct(const float* from,
   }
 }
 
-// rows += sum_j P_nj u_j k_j^T: `u` points to the first entry's value of each
-// row, `rest` to the row's head's P.
-template <int kKeyDim>
-__device__ void AddEntries(const float* keys,
-                           const float* const (&u)[2],
-                           const float* const (&rest)[2],
-                           int held,
-                           int value_dim,
-                           TwoRows& rows) {
-#pragma unroll 1
-  for (int j = 0; j < held; ++j) {
-    const float w[2] = {rest[0][j] * u[0][j * value_dim],
-                        rest[1][j] * u[1][j * value_dim]};
-    AddProduct<kKeyDim>(keys + j * kKeyDim, 1.0F, w, rows);
-  }
-}
-
 // A warp's rows from `first` on, of `values`.
 template <int kKeyDim>
 __device__ void StoreRows(float* state,
@@ -120,9 +103,11 @@ struct RingStream {
   __device__ void Begin() const {
 #if __CUDA_ARCH__ >= 900
     if (Rows::Lane() == 0) {
+#pragma unroll
       for (int stage = 0; stage < kRingStages; ++stage) {
         InitBarrier(loaded + stage);
       }
+#pragma unroll
       for (int turn = 0; turn < kRingStages; ++turn) Start(turn);
     }
     __syncwarp();
@@ -146,13 +131,13 @@ struct RingKeys {
   float q[16];
   float k[16];
 
-  __device__ RingKeys(const RingShared<kKeyDim>& shared, float2 scale) {
+  __device__ RingKeys(const float* from_q, const float* from_k, float2 scale) {
 #pragma unroll
     for (int piece = 0; piece < RingRows<kKeyDim>::kPieces; ++piece) {
       const int column = RingRows<kKeyDim>::Column(piece);
-      ToFloats(*reinterpret_cast<const float4*>(shared.q + column),
+      ToFloats(*reinterpret_cast<const float4*>(from_q + column),
                q + 4 * piece);
-      ToFloats(*reinterpret_cast<const float4*>(shared.k + column),
+      ToFloats(*reinterpret_cast<const float4*>(from_k + column),
                k + 4 * piece);
     }
 #pragma unroll
@@ -163,16 +148,15 @@ struct RingKeys {
   }
 };
 
-// The products of a lane's two rows with q and k, the same for all lanes of a
-// row.
+// A row's products with q and k, x and y. Lanes with an even number have those
+// of the first of their two rows, the others those of the second: so a sum over
+// two rows' lanes takes as many exchanges as one over one row's.
 template <int kKeyDim>
-__device__ void RowProducts(const float* stage,
-                            const RingKeys<kKeyDim>& keys,
-                            float (&read)[2],
-                            float (&met)[2]) {
+__device__ float2 RowProducts(const float* stage,
+                              const RingKeys<kKeyDim>& keys) {
   using Rows = RingRows<kKeyDim>;
-#pragma unroll
-  for (int row = 0; row < 2; ++row) read[row] = met[row] = 0;
+  float read[2] = {0, 0};
+  float met[2] = {0, 0};
 #pragma unroll
   for (int piece = 0; piece < Rows::kPieces; ++piece) {
 #pragma unroll
@@ -188,36 +172,101 @@ __device__ void RowProducts(const float* stage,
       }
     }
   }
+  const bool is_second = Rows::Lane() % 2 == 1;
+  float2 sum =
+      is_second ? make_float2(read[1], met[1]) : make_float2(read[0], met[0]);
+  const float2 other =
+      is_second ? make_float2(read[0], met[0]) : make_float2(read[1], met[1]);
+  sum.x += __shfl_xor_sync(0xffffffffU, other.x, 1);
+  sum.y += __shfl_xor_sync(0xffffffffU, other.y, 1);
 #pragma unroll
-  for (int row = 0; row < 2; ++row) {
-    read[row] = SumOverLanes<Rows::kLanes>(read[row]);
-    met[row] = SumOverLanes<Rows::kLanes>(met[row]);
+  for (int step = 2; step < Rows::kLanes; step *= 2) {
+    sum.x += __shfl_xor_sync(0xffffffffU, sum.x, step);
+    sum.y += __shfl_xor_sync(0xffffffffU, sum.y, step);
   }
+  return sum;
 }
 
-// Leaves u and o of a lane's two rows in shared memory, and returns u and the
-// decay of each.
+// What a step of a row gives.
+struct RowStep {
+  float u;
+  float decay;
+};
+
+// Leaves u and o of the lane's row of RowProducts in shared memory.
 template <int kKeyDim>
-__device__ void StepRows(int first,
-                         int values,
-                         const float (&read)[2],
-                         const float (&met)[2],
-                         RingShared<kKeyDim>& shared,
-                         float (&u)[2],
-                         float (&decay)[2]) {
+__device__ RowStep StepRow(int first,
+                           int count,
+                           float2 products,
+                           float kq,
+                           const RingValue* values,
+                           float* to_u,
+                           float* to_o) {
   using Rows = RingRows<kKeyDim>;
-  const float kq = shared.met[kRingHeld].y;
+  const int row = first + Rows::Row(Rows::Lane() % 2);
+  const int at = min(row, count - 1);
+  const RingValue value = values[at];
+  const float u = value.beta * (value.v - value.decay * products.y);
+  if (Rows::Lane() % Rows::kLanes < 2 && row < count) {
+    to_u[at] = u;
+    to_o[at] = fmaf(u, kq, fmaf(value.decay, products.x, value.read));
+  }
+  return {u, value.decay};
+}
+
+// The ring's entries at a fold, in shared memory.
+struct FoldEntries {
+  const float* keys;     // [held][K]
+  const float* entries;  // P_nj u_j of value v at [j * stride + v]
+  int stride;
+  int held;
+  const float* k;  // the token's own, before it is of length one
+  float scale;     // what makes it so
+};
+
+// Writes a lane's two rows, whose old numbers lie in the stage; `from` holds
+// the entries of each row. kFresh: they are zero.
+template <int kKeyDim>
+__device__ void FoldRows(const float* stage,
+                         float* state,
+                         int first,
+                         int count,
+                         bool is_fresh,
+                         RowStep step,
+                         const FoldEntries& with,
+                         const float* const (&from)[2]) {
+  using Rows = RingRows<kKeyDim>;
+  const RowStep other = {__shfl_xor_sync(0xffffffffU, step.u, 1),
+                         __shfl_xor_sync(0xffffffffU, step.decay, 1)};
+  const bool is_second = Rows::Lane() % 2 == 1;
+  const float u[2] = {is_second ? other.u : step.u,
+                      is_second ? step.u : other.u};
+  const float decay[2] = {is_second ? other.decay : step.decay,
+                          is_second ? step.decay : other.decay};
+  TwoRows rows;
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
-    const int at = min(first + Rows::Row(row), values - 1);
-    const RingValue value = shared.values[at];
-    u[row] = value.beta * (value.v - value.decay * met[row]);
-    decay[row] = value.decay;
-    if (Rows::Lane() % Rows::kLanes == 0 && first + Rows::Row(row) < values) {
-      shared.u[at] = u[row];
-      shared.o[at] = fmaf(u[row], kq, fmaf(value.decay, read[row], value.read));
+#pragma unroll
+    for (int piece = 0; piece < Rows::kPieces; ++piece) {
+      float s[4] = {0, 0, 0, 0};
+      if (!is_fresh) {
+        ToFloats(*reinterpret_cast<const float4*>(
+                     stage + Rows::Row(row) * kKeyDim + Rows::Column(piece)),
+                 s);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        rows.numbers[row][4 * piece + i] = decay[row] * s[i];
+      }
     }
   }
+#pragma unroll 1
+  for (int j = 0; j < with.held; ++j) {
+    const float w[2] = {from[0][j * with.stride], from[1][j * with.stride]};
+    AddProduct<kKeyDim>(with.keys + j * kKeyDim, 1.0F, w, rows);
+  }
+  AddProduct<kKeyDim>(with.k, with.scale, u, rows);
+  StoreRows<kKeyDim>(state, first, count, rows);
 }
 
 }  // namespace weir::engine

@@ -55,8 +55,9 @@ struct RingInputs {
       const int back = taps - 1 - tap;
       channel.x[tap] = 0;
       if (back == 0) channel.x[tap] = static_cast<float>(x[column]);
-      if (back > 0 && consumed >= static_cast<uint32_t>(back)) {
-        channel.x[tap] = static_cast<float>(window[entry[tap] + column]);
+      if (back > 0) {
+        const float was = static_cast<float>(window[entry[tap] + column]);
+        channel.x[tap] = consumed >= static_cast<uint32_t>(back) ? was : 0.0F;
       }
     }
     FetchWeights(args.conv_weight + column * taps, taps, channel.weight);
@@ -90,6 +91,20 @@ struct RingEntries {
       for (int piece = 0; piece < kEach / 4; ++piece) {
         ToFloats(reinterpret_cast<const float4*>(from)[piece * kWarp + lane],
                  to + 4 * piece);
+      }
+    }
+  }
+
+  __device__ static void StoreKey(const float (&from)[kEach], float* to) {
+    const int lane = RingRows<kKeyDim>::Lane();
+    if constexpr (kEach == 2) {
+      reinterpret_cast<float2*>(to)[lane] = make_float2(from[0], from[1]);
+    } else {
+#pragma unroll
+      for (int piece = 0; piece < kEach / 4; ++piece) {
+        const float* of = from + 4 * piece;
+        reinterpret_cast<float4*>(to)[piece * kWarp + lane] =
+            make_float4(of[0], of[1], of[2], of[3]);
       }
     }
   }
@@ -196,6 +211,7 @@ __device__ void PrepareRingKeys(const GatedDeltaDecodeArgs& args,
 template <int kKeyDim>
 __device__ void MeetKeys(const RingEntries<kKeyDim>& entries,
                          int held,
+                         bool is_fold,
                          float2 scale,
                          RingShared<kKeyDim>& shared) {
   constexpr int kEach = RingEntries<kKeyDim>::kEach;
@@ -213,6 +229,9 @@ __device__ void MeetKeys(const RingEntries<kKeyDim>& entries,
     const int j = entries.Entry(which);
     const bool is_own = j == kRingHeld;
     if (j >= held && !is_own) continue;
+    if (is_fold && !is_own) {
+      entries.StoreKey(entries.keys[which], shared.keys[j]);
+    }
     float with_k = 0;
     float with_q = 0;
 #pragma unroll
@@ -229,10 +248,12 @@ __device__ void MeetKeys(const RingEntries<kKeyDim>& entries,
   }
 }
 
-// What the ring adds to the products of the thread's value.
+// What the ring adds to the products of the thread's value; at a fold the
+// entries are kept for the rows.
 template <int kKeyDim>
 __device__ void MeetValues(const RingEntries<kKeyDim>& entries,
                            int held,
+                           bool is_fold,
                            int head,
                            float v,
                            RingShared<kKeyDim>& shared) {
@@ -245,6 +266,7 @@ __device__ void MeetValues(const RingEntries<kKeyDim>& entries,
     const float w = rest[j] * entries.u[j];
     met = fmaf(w, shared.met[j].x, met);
     read = fmaf(w, shared.met[j].y, read);
+    if (is_fold) shared.entries[j][threadIdx.x] = w;
   }
   shared.values[threadIdx.x] = {
       v - met, read, rest[kRingHeld], shared.beta[head]};
