@@ -80,7 +80,9 @@ class Bench {
         out_(kTokens * of.values()),
         weights_(kWidth * of.mixed() + 2 * of.heads + of.value_dim),
         consumed_(of.slots),
+        turns_(2),
         slots_(of.slots) {
+    turns_.Set(std::vector<uint32_t>{0, 0});
     Must(FillRandom(state_.data(), state_.size(), nullptr), "fill");
     Must(FillRandom(ring_.data(), ring_.size(), nullptr), "fill");
     Must(FillRandom(weights_.data(), weights_.size(), nullptr), "fill");
@@ -173,6 +175,7 @@ class Bench {
     args.window_stride = kWidth * of_.mixed();
     all.ring = ring_.data();
     all.ring_stride = of_.ring_numbers();
+    all.turns = turns_.data();
     return all;
   }
 
@@ -180,7 +183,7 @@ class Bench {
   DeviceArray<float> state_, ring_;
   DeviceArray<uint16_t> window_, projected_, out_;
   DeviceArray<float> weights_;
-  DeviceArray<uint32_t> consumed_;
+  DeviceArray<uint32_t> consumed_, turns_;
   DeviceArray<int32_t> slots_;
   std::vector<int32_t> order_;
 };

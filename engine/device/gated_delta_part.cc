@@ -38,6 +38,7 @@ class GatedDeltaPart final : public DevicePart {
     DeviceMemory dt_bias;     // [heads]
     DeviceMemory norm;        // [V]
     DeviceMemory out;         // [hidden, heads V]
+    DeviceMemory turns;       // of the ring form, [2]
   };
 
   GatedDeltaPart(const GatedDeltaNet& from,
@@ -185,7 +186,8 @@ class GatedDeltaPart final : public DevicePart {
                                 const Arrays& arrays) const {
     return {.step = DecodeArgsOf(input, arrays),
             .ring = static_cast<float*>(input.pool->base(input.state + 2)),
-            .ring_stride = input.pool->stride(input.state + 2)};
+            .ring_stride = input.pool->stride(input.state + 2),
+            .turns = weights_.turns.as<uint32_t>()};
   }
 
   absl::Status FoldLongRows(const DeviceInput& input,
@@ -416,6 +418,11 @@ absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(
   WEIR_ASSIGN_OR_RETURN(taken.norm, weights.Floats(from.output().norm()));
   WEIR_ASSIGN_OR_RETURN(taken.out,
                         weights.Matrix(from.output().projection().weight()));
+  if (form == StateForm::kRing) {
+    WEIR_ASSIGN_OR_RETURN(
+        taken.turns,
+        DeviceMemory::Take(2 * sizeof(uint32_t), "the ring form's turns"));
+  }
   return std::make_unique<GatedDeltaPart>(
       from, form, weights.number(), std::move(taken));
 }

@@ -41,6 +41,7 @@ using engine::Row;
 using engine::RunStep;
 using engine::Save;
 using engine::SourcePath;
+using engine::StateForm;
 using engine::StepResult;
 
 constexpr uint64_t kSeed = 20261201;
@@ -70,10 +71,13 @@ std::unique_ptr<Engine> CpuEngineOn(const std::string& folder) {
   return engine.ok() ? *std::move(engine) : nullptr;
 }
 
-std::unique_ptr<Engine> EngineOn(const std::string& folder, Compute compute) {
+std::unique_ptr<Engine> EngineOn(const std::string& folder,
+                                 Compute compute,
+                                 StateForm form = StateForm::kWrite) {
   CudaEngineOptions options;
   options.model_dir = folder;
   options.compute = compute;
+  options.state_form = form;
   options.slots = kSlots;
   options.step_rows_max = 72;
   auto engine = CreateCudaEngine(options);
@@ -106,10 +110,13 @@ double BitsPerToken(const std::vector<float>& scores) {
 }
 
 class CudaEngineTest
-    : public testing::TestWithParam<std::tuple<ModelCase, Compute>> {
+    : public testing::TestWithParam<std::tuple<ModelCase, Compute, StateForm>> {
  protected:
   static std::string folder() { return FolderOf(std::get<0>(GetParam())); }
   static Compute compute() { return std::get<1>(GetParam()); }
+  static std::unique_ptr<Engine> Made() {
+    return EngineOn(folder(), compute(), std::get<2>(GetParam()));
+  }
 
   // In fp32 scores agree one by one, in bf16 in their mean.
   void ExpectAlike(const std::vector<float>& actual,
@@ -136,10 +143,13 @@ INSTANTIATE_TEST_SUITE_P(
                                   {.layers = 3, .hidden = 512, .heads = 4}},
                         ModelCase{"heads_of_256",
                                   {.layers = 2, .hidden = 512, .heads = 2}}),
-        testing::Values(Compute::kFloat32, Compute::kBfloat16)),
+        testing::Values(Compute::kFloat32, Compute::kBfloat16),
+        testing::Values(StateForm::kWrite, StateForm::kRing)),
     [](const auto& info) {
       return std::string(std::get<0>(info.param).name) +
-             (std::get<1>(info.param) == Compute::kFloat32 ? "_fp32" : "_bf16");
+             (std::get<1>(info.param) == Compute::kFloat32 ? "_fp32"
+                                                           : "_bf16") +
+             (std::get<2>(info.param) == StateForm::kRing ? "_ring" : "");
     });
 
 TEST_P(CudaEngineTest, ScoresAreThoseOfTheCpuInRowsOfAnyLength) {
@@ -147,7 +157,7 @@ TEST_P(CudaEngineTest, ScoresAreThoseOfTheCpuInRowsOfAnyLength) {
   const std::vector<uint32_t> text = Text(1500);
   const std::vector<float> expected =
       FeedInPieces(*cpu, *cpu->AcquireSlot(), text, text.size());
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = Made();
   ASSERT_NE(engine, nullptr);
   for (const size_t piece : {1500, 257, 64, 33, 32, 7, 1}) {
     SCOPED_TRACE(piece);
@@ -160,7 +170,7 @@ TEST_P(CudaEngineTest, ScoresAreThoseOfTheCpuInRowsOfAnyLength) {
 TEST_P(CudaEngineTest, ASessionAmongSeventyOthersHasTheScoresItHasAlone) {
   constexpr size_t kSessions = 71;
   constexpr size_t kTokens = 150;
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = Made();
   ASSERT_NE(engine, nullptr);
   const std::vector<uint32_t> text = Text(kSessions + kTokens);
   std::vector<int32_t> slots;
@@ -211,7 +221,7 @@ TEST_P(CudaEngineTest, ASessionAmongSeventyOthersHasTheScoresItHasAlone) {
 }
 
 TEST_P(CudaEngineTest, ACopiedAndALoadedStateGoOnExactlyAlike) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = Made();
   ASSERT_NE(engine, nullptr);
   const auto next = Text(80);
   const int32_t slot = *engine->AcquireSlot();
@@ -233,7 +243,7 @@ TEST_P(CudaEngineTest, ACopiedAndALoadedStateGoOnExactlyAlike) {
 }
 
 TEST_P(CudaEngineTest, AFreedSlotsStateIsNotSeenByItsNext) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = Made();
   ASSERT_NE(engine, nullptr);
   const auto text = Text(60);
   const int32_t slot = *engine->AcquireSlot();
@@ -246,7 +256,7 @@ TEST_P(CudaEngineTest, AFreedSlotsStateIsNotSeenByItsNext) {
 
 TEST_P(CudaEngineTest, DrawsWhatTheCpuDraws) {
   const auto cpu = CpuEngineOn(folder());
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = Made();
   ASSERT_NE(engine, nullptr);
   const auto text = Text(300);
   Engine* const engines[] = {cpu.get(), engine.get()};
@@ -287,7 +297,7 @@ TEST_P(CudaEngineTest, DrawsWhatTheCpuDraws) {
 }
 
 TEST_P(CudaEngineTest, ANotFiniteStateIsSaidAndTouchesNoNeighbour) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = Made();
   ASSERT_NE(engine, nullptr);
   const auto text = Text(120);
   const auto run = [&](bool spoil) {
@@ -325,7 +335,7 @@ TEST_P(CudaEngineTest, ANotFiniteStateIsSaidAndTouchesNoNeighbour) {
 }
 
 TEST_P(CudaEngineTest, PassesTheSelfTest) {
-  const auto engine = EngineOn(folder(), compute());
+  const auto engine = Made();
   ASSERT_NE(engine, nullptr);
   const absl::Status computes = engine::SelfTest(*engine, folder());
   EXPECT_TRUE(computes.ok()) << computes;
@@ -353,6 +363,31 @@ TEST(CudaEngineLimitsTest, AModelThatRunsOnACpuOnlyIsRefusedByItsFamily) {
   EXPECT_THAT(std::string(engine.status().message()),
               testing::AllOf(testing::HasSubstr("family xlstm"),
                              testing::HasSubstr("a CPU only")));
+}
+
+TEST(CudaEngineLimitsTest, AModelWithoutTheRingFormIsRefusedWithWhatToDo) {
+  CudaEngineOptions options;
+  options.model_dir = SourcePath("tests/golden/fla_retnet");
+  options.slots = 4;
+  options.state_form = StateForm::kRing;
+  const auto engine = CreateCudaEngine(options);
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(engine.status().message()),
+              testing::AllOf(testing::HasSubstr("family retnet"),
+                             testing::HasSubstr("--state-form write")));
+}
+
+TEST(CudaEngineLimitsTest, AStateOfOneFormIsRefusedByTheOther) {
+  const std::string folder = SourcePath("models/demo");
+  const auto write = EngineOn(folder, Compute::kBfloat16);
+  const auto ring = EngineOn(folder, Compute::kBfloat16, StateForm::kRing);
+  ASSERT_NE(write, nullptr);
+  ASSERT_NE(ring, nullptr);
+  std::vector<std::byte> saved(write->model().state_bytes);
+  const int32_t from = *write->AcquireSlot();
+  ASSERT_TRUE(write->SaveSlot(from, saved).ok());
+  const absl::Status loaded = ring->LoadSlot(saved, *ring->AcquireSlot());
+  EXPECT_EQ(loaded.code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(CudaEngineLimitsTest, APlanBeyondTheStepIsRefusedWithTheLimits) {

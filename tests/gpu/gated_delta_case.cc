@@ -269,13 +269,21 @@ void GatedDeltaCase::OnDevice(
   args.state_stride = state_numbers();
   args.window = is_float ? static_cast<void*>(held.data()) : held_bits.data();
   args.window_stride = window_numbers();
-  ASSERT_EQ(run({args, rings.data(), ring_numbers(), block_values}),
+  DeviceArray<uint32_t> turns{2};
+  turns.Set(std::vector<uint32_t>{0, 0});
+  ASSERT_EQ(run({.step = args,
+                 .ring = rings.data(),
+                 .ring_stride = ring_numbers(),
+                 .turns = turns.data(),
+                 .form = ring_form,
+                 .block_values = block_values}),
             cudaSuccess);
   Must(cudaDeviceSynchronize(), "Gated DeltaNet's step");
   out = is_float ? result.Get() : Floats(result_bits.Get());
   window = is_float ? held.Get() : Floats(held_bits.Get());
   state = kept.Get();
   ring = rings.Get();
+  EXPECT_EQ(turns.Get(), (std::vector<uint32_t>{0, 0}));
 }
 
 }  // namespace weir::gpu

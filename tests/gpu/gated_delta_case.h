@@ -65,7 +65,9 @@ struct GatedDeltaCase {
   std::vector<float> out, state, window;
   // Empty ones, of NaN wherever nothing need be.
   std::vector<float> ring;
-  int32_t block_values = 0;  // as GatedDeltaRingArgs
+  // As GatedDeltaRingArgs.
+  int32_t block_values = 0;
+  engine::GatedDeltaRingForm ring_form = engine::GatedDeltaRingForm::kByStates;
 
  private:
   void ReferenceRow(size_t row);

@@ -22,7 +22,7 @@ namespace weir::gpu {
 namespace {
 
 using engine::BitEqual;
-using engine::GatedDeltaForm;
+using engine::GatedDeltaRingForm;
 using engine::GateKind;
 using engine::kRingHeld;
 using engine::kRingSteps;
@@ -236,19 +236,56 @@ void ExpectSameSlot(const GatedDeltaCase& a,
   EXPECT_TRUE(BitEqual(a.SlotRing(slot_a), b.SlotRing(slot_b)));
 }
 
-TEST_P(GatedDeltaRingTest, NeighboursAndBlocksDoNotMatterToTheBit) {
+// Whether the stream form takes it.
+bool Streams(const GatedDeltaCase& work) {
+  const GatedDeltaShape& shape = work.shape;
+  const int64_t bytes = shape.number == StateNumber::kFloat32 ? 4 : 2;
+  return shape.conv_width == 4 && !shape.bias && shape.value_dim % 32 == 0 &&
+         shape.value_dim <= (shape.key_dim == 256 ? 512 : 256) &&
+         work.columns() * bytes % 16 == 0;
+}
+
+void ExpectSame(const GatedDeltaCase& a, const GatedDeltaCase& b) {
+  EXPECT_TRUE(BitEqual(a.out, b.out));
+  EXPECT_TRUE(BitEqual(a.state, b.state));
+  EXPECT_TRUE(BitEqual(a.window, b.window));
+  EXPECT_TRUE(BitEqual(a.ring, b.ring));
+}
+
+TEST_P(GatedDeltaRingTest, EveryFormGivesTheSameBits) {
+  for (const int rows : {1, 5, 150}) {
+    GatedDeltaCase start = Spread(Case(std::vector<int32_t>(rows, 1)));
+    std::reverse(start.slots.begin(), start.slots.end());
+    if (rows > 1) {
+      start.slots[0] = -1;
+      start.slots[rows - 2] = -1;
+      start.consumed[rows / 2] = 0;
+      start.consumed[1] = 2;
+    }
+    start.ring_form = GatedDeltaRingForm::kBlocks;
+    GatedDeltaCase want = start;
+    want.RunByRing();
+    if (Streams(start)) {
+      GatedDeltaCase got = start;
+      got.ring_form = GatedDeltaRingForm::kStream;
+      got.RunByRing();
+      SCOPED_TRACE("stream");
+      ExpectSame(got, want);
+    }
+    for (const int32_t values : {16, 32, 64, 128, 256}) {
+      SCOPED_TRACE(values);
+      GatedDeltaCase got = start;
+      got.block_values = values;
+      got.RunByRing();
+      ExpectSame(got, want);
+    }
+  }
+}
+
+TEST_P(GatedDeltaRingTest, NeighboursDoNotMatterToTheBit) {
   const GatedDeltaCase start = Spread(Case(std::vector<int32_t>(130, 1)));
   GatedDeltaCase together = start;
   together.RunByRing();
-  for (const int32_t values : {16, 32, 64, 128, 256}) {
-    SCOPED_TRACE(values);
-    GatedDeltaCase cut = start;
-    cut.block_values = values;
-    cut.RunByRing();
-    EXPECT_TRUE(BitEqual(cut.out, together.out));
-    EXPECT_TRUE(BitEqual(cut.state, together.state));
-    EXPECT_TRUE(BitEqual(cut.ring, together.ring));
-  }
   for (const int32_t row : {0, 1, 9, 15, 16, 129}) {
     SCOPED_TRACE(row);
     GatedDeltaCase alone = Alone(start, row);
@@ -267,7 +304,15 @@ TEST_P(GatedDeltaRingTest, RowsOfAnyLengthHaveTheBitsThatTheyHaveAlone) {
       Spread(Case({1, 5, 16, 33, 2, 32, 1, 17, 0, 3, 1}));
   GatedDeltaCase together = start;
   together.slots[2] = -1;
-  together.RunByRing();
+  if (Streams(start)) {
+    GatedDeltaCase streamed = together;
+    streamed.ring_form = GatedDeltaRingForm::kStream;
+    streamed.RunByRing();
+    together.RunByRing();
+    ExpectSame(streamed, together);
+  } else {
+    together.RunByRing();
+  }
   EXPECT_TRUE(BitEqual(together.RowOut(2), start.RowOut(2)));
   ExpectSameSlot(together, 2, start, 2);
   ExpectSameSlot(together, 8, start, 8);

@@ -12,6 +12,7 @@
 #include "engine/kernels/cuda/gated_delta_ring.h"
 #include "engine/kernels/cuda/gated_delta_ring_place.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_rows.cuh"
+#include "engine/kernels/cuda/gated_delta_ring_stream.h"
 #include "engine/kernels/cuda/gated_delta_ring_token.cuh"
 
 namespace weir::engine {
@@ -65,15 +66,11 @@ __device__ void WorkThrough(const RingPlace& place,
     const RowStep step = StepRow<kKeyDim>(
         first, place.values, products, kq, shared.values, shared.u, shared.o);
     if constexpr (kFold) {
-      const FoldEntries entries = {shared.keys[0],
-                                   shared.entries[0],
-                                   kRingValuesMax,
-                                   place.held,
-                                   shared.k,
-                                   scale.y};
+      const FoldEntries entries = {
+          shared.keys[0], kRingValuesMax, place.held, shared.k, scale.y};
       const float* const from[2] = {
-          entries.entries + min(first + Rows::Row(0), place.values - 1),
-          entries.entries + min(first + Rows::Row(1), place.values - 1)};
+          shared.entries[0] + min(first + Rows::Row(0), place.values - 1),
+          shared.entries[0] + min(first + Rows::Row(1), place.values - 1)};
       FoldRows<kKeyDim>(stream.Stage(turn),
                         const_cast<float*>(stream.state),
                         first,
@@ -112,8 +109,7 @@ __global__ void __launch_bounds__(kRingThreads, kBlocksOfMultiprocessor)
   // The thread's value: of which of the block's heads, and which of the head's.
   const bool has_value = thread < place.values;
   const int of_block = has_value ? thread : 0;
-  const int head =
-      plan.heads == 1 ? 0 : static_cast<int>(of_block * plan.head_factor >> 16);
+  const int head = HeadOf(plan.heads, plan.head_factor, of_block);
   const int of_head = place.first_value + of_block - head * args.value_dim;
   const RingInputs<Input, kWidth> inputs(args, place);
   const int column = 2 * args.key_heads * kKeyDim + place.value + of_block;
@@ -137,7 +133,7 @@ __global__ void __launch_bounds__(kRingThreads, kBlocksOfMultiprocessor)
     if (thread % kWarp == 0) shared.beta[warp] = gate.beta;
   }
   __syncthreads();
-  const float2 scale = ScaleOfKeys(shared);
+  const float2 scale = ScaleOfKeys<kKeyDim>(shared);
   MeetKeys(entries, place.held, place.is_fold, scale, shared);
   if (place.has_keys && !place.is_fold) {
     for (int c = thread; c < kKeyDim; c += kRingThreads) {
@@ -170,11 +166,7 @@ __global__ void __launch_bounds__(kRingThreads, kBlocksOfMultiprocessor)
     ring.SetHeld(place.head + warp, place.is_fold ? 0 : place.held + 1);
   }
   if (!has_value) return;
-  float y = o *
-            rsqrtf(total / static_cast<float>(args.value_dim) + args.norm_eps) *
-            args.norm_weight[of_head];
-  if (args.gate == GateKind::kSilu) y *= SiluOf(z);
-  if (args.gate == GateKind::kSigmoid) y *= SigmoidOf(z);
+  const float y = GatedOutput(args, o, total, args.norm_weight[of_head], z);
   static_cast<Input*>(
       args.out)[place.token * args.out_stride + place.value + thread] =
       static_cast<Input>(y);
@@ -286,7 +278,7 @@ RingPlan PlanOf(const GatedDeltaDecodeArgs& args, int32_t values_max) {
   }
   plan.values = plan.heads * args.value_dim;
   plan.sharing = sharing / plan.heads;
-  plan.head_factor = (65536 + args.value_dim - 1) / args.value_dim;
+  plan.head_factor = HeadFactor(args.value_dim);
   return plan;
 }
 
@@ -365,12 +357,28 @@ bool IsSound(const GatedDeltaRingArgs& args) {
          args.step.state_stride % 4 == 0;
 }
 
+// From this many states on.
+constexpr int64_t kStreamStates = 1024;
+
+bool IsStreamed(const GatedDeltaRingArgs& args) {
+  if (args.form != GatedDeltaRingForm::kByStates) {
+    return args.form == GatedDeltaRingForm::kStream;
+  }
+  return args.block_values == 0 &&
+         int64_t{args.step.rows} * args.step.heads >= kStreamStates &&
+         CanStreamRing(args);
+}
+
 cudaError_t StepSingleRows(const GatedDeltaRingArgs& args,
                            cudaStream_t stream) {
   const GatedDeltaDecodeArgs& step = args.step;
   if (step.window == nullptr ||
       reinterpret_cast<uintptr_t>(step.conv_weight) % 16 != 0) {
     return cudaErrorInvalidValue;
+  }
+  if (IsStreamed(args)) {
+    return CanStreamRing(args) ? StreamRing(args, stream)
+                               : cudaErrorInvalidValue;
   }
   const Launcher launch = step.number == StateNumber::kFloat32
                               ? OfWidth<float>(step)

@@ -38,14 +38,29 @@ namespace weir::engine {
 inline constexpr int32_t kRingSteps = 16;
 inline constexpr int32_t kRingHeld = kRingSteps - 1;
 
+// How the card goes over the rows of one token; the bits are the same.
+enum class GatedDeltaRingForm {
+  kByStates,
+  kBlocks,  // a block for some values of a row
+  // Each multiprocessor goes over heads whose states, rings and inputs the copy
+  // engine brings: a convolution of width 4 without a bias, whole heads of a
+  // multiple of 32 values, at most 256 of them or 512 where K is 256, and
+  // rows of inputs, window and ring that are aligned to 16 bytes.
+  kStream,
+};
+
 struct GatedDeltaRingArgs {
   // The rows' own, as gated_delta_decode.h has them; states of fp32, `form` is
   // not looked at.
   GatedDeltaDecodeArgs step;
   float* ring = nullptr;    // [slots][GatedDeltaRingNumbers], 16-byte aligned
   int64_t ring_stride = 0;  // numbers between two slots, of whole 16 bytes
-  // For tests and benchmarks: the values that a block takes, at most; 0: by the
-  // number of states. The bits are the same.
+  // Two numbers that are 0 between launches, or null: with them the streams'
+  // shares even out as they go.
+  uint32_t* turns = nullptr;
+  // The rest is for tests and benchmarks.
+  GatedDeltaRingForm form = GatedDeltaRingForm::kByStates;
+  // The values that a block takes, at most; 0: by the number of states.
   int32_t block_values = 0;
 };
 

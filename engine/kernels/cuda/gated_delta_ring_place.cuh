@@ -25,12 +25,20 @@ struct RingPlan {
   int32_t values;   // of a block; the head's last may have fewer
   int32_t parts;    // blocks of a head, which are a cluster
   int32_t sharing;  // groups of `heads` that share a key
-  // 2^16 / V, rounded up: a thread's head by one product.
   uint32_t head_factor;
   // Whether all of a ring's places are read, before it is known how many hold
   // something: for few rows, which wait for the one read after the other.
   bool reads_ahead;
 };
+
+// Of a block's values, by one product: 2^16 / V, rounded up, is exact for as
+// few as there are.
+__host__ __device__ constexpr uint32_t HeadFactor(int32_t value_dim) {
+  return (65536 + value_dim - 1) / value_dim;
+}
+__device__ inline int HeadOf(int heads, uint32_t factor, int value) {
+  return heads == 1 ? 0 : static_cast<int>(value * factor >> 16);
+}
 
 // One slot's ring.
 struct Ring {

@@ -216,9 +216,8 @@ __device__ RowStep StepRow(int first,
 
 // The ring's entries at a fold, in shared memory.
 struct FoldEntries {
-  const float* keys;     // [held][K]
-  const float* entries;  // P_nj u_j of value v at [j * stride + v]
-  int stride;
+  const float* keys;  // [held][K]
+  int stride;         // between two entries' P_nj u_j of a value
   int held;
   const float* k;  // the token's own, before it is of length one
   float scale;     // what makes it so

@@ -66,6 +66,37 @@ struct RingInputs {
   __device__ void Keep(int column) const { window[own + column] = x[column]; }
 };
 
+// A lane's numbers of a key, of which two or four lie together.
+template <int kEach>
+__device__ void LoadKey(const float* from, float (&to)[kEach]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if constexpr (kEach == 2) {
+    const float2 two = reinterpret_cast<const float2*>(from)[lane];
+    to[0] = two.x;
+    to[1] = two.y;
+  } else {
+#pragma unroll
+    for (int piece = 0; piece < kEach / 4; ++piece) {
+      ToFloats(reinterpret_cast<const float4*>(from)[piece * kWarp + lane],
+               to + 4 * piece);
+    }
+  }
+}
+template <int kEach>
+__device__ void StoreKey(const float (&from)[kEach], float* to) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if constexpr (kEach == 2) {
+    reinterpret_cast<float2*>(to)[lane] = make_float2(from[0], from[1]);
+  } else {
+#pragma unroll
+    for (int piece = 0; piece < kEach / 4; ++piece) {
+      const float* of = from + 4 * piece;
+      reinterpret_cast<float4*>(to)[piece * kWarp + lane] =
+          make_float4(of[0], of[1], of[2], of[3]);
+    }
+  }
+}
+
 // What a thread reads of the ring: a warp has two entries' keys, a thread all
 // entries' u of its value.
 template <int kKeyDim>
@@ -79,36 +110,6 @@ struct RingEntries {
   __device__ static int Entry(int which) {
     return RingRows<kKeyDim>::Warp() + which * kRingWarps;
   }
-  // The lane's numbers of a key, of which two or four lie together.
-  __device__ static void LoadKey(const float* from, float (&to)[kEach]) {
-    const int lane = RingRows<kKeyDim>::Lane();
-    if constexpr (kEach == 2) {
-      const float2 two = reinterpret_cast<const float2*>(from)[lane];
-      to[0] = two.x;
-      to[1] = two.y;
-    } else {
-#pragma unroll
-      for (int piece = 0; piece < kEach / 4; ++piece) {
-        ToFloats(reinterpret_cast<const float4*>(from)[piece * kWarp + lane],
-                 to + 4 * piece);
-      }
-    }
-  }
-
-  __device__ static void StoreKey(const float (&from)[kEach], float* to) {
-    const int lane = RingRows<kKeyDim>::Lane();
-    if constexpr (kEach == 2) {
-      reinterpret_cast<float2*>(to)[lane] = make_float2(from[0], from[1]);
-    } else {
-#pragma unroll
-      for (int piece = 0; piece < kEach / 4; ++piece) {
-        const float* of = from + 4 * piece;
-        reinterpret_cast<float4*>(to)[piece * kWarp + lane] =
-            make_float4(of[0], of[1], of[2], of[3]);
-      }
-    }
-  }
-
   __device__ void FetchKeys(const float* from, int places) {
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
@@ -162,8 +163,8 @@ struct RingGate {
 };
 
 // What makes q and k, which lie in shared memory, of length one.
-template <int kKeyDim>
-__device__ float2 ScaleOfKeys(const RingShared<kKeyDim>& shared) {
+template <int kKeyDim, typename Shared>
+__device__ float2 ScaleOfKeys(const Shared& shared) {
   float q = kHeadNormEps;
   float k = kHeadNormEps;
 #pragma unroll
@@ -172,6 +173,18 @@ __device__ float2 ScaleOfKeys(const RingShared<kKeyDim>& shared) {
     k += shared.squares[kKeyDim / kWarp + w];
   }
   return make_float2(rsqrtf(q), rsqrtf(k));
+}
+
+// Channel c of q or k, a warp's channels together.
+template <int kKeyDim, typename Shared>
+__device__ void KeepChannel(int c, float y, Shared& shared) {
+  const float sum = SumOverLanes<kWarp>(y * y);
+  if (c % kWarp == 0) shared.squares[c / kWarp] = sum;
+  if (c < kKeyDim) {
+    shared.q[c] = y * (1.0F / sqrtf(static_cast<float>(kKeyDim)));
+  } else {
+    shared.k[c - kKeyDim] = y;
+  }
 }
 
 // q and k of the token, before they are of length one.
@@ -196,60 +209,99 @@ __device__ void PrepareRingKeys(const GatedDeltaDecodeArgs& args,
   for (int each = 0; each < kEach; ++each) {
     const int c = each * kRingThreads + static_cast<int>(threadIdx.x);
     if (c >= 2 * kKeyDim) break;
-    const float y = Convolved(channels[each]);
-    const float sum = SumOverLanes<kWarp>(y * y);
-    if (c % kWarp == 0) shared.squares[c / kWarp] = sum;
-    if (c < kKeyDim) {
-      shared.q[c] = y * (1.0F / sqrtf(static_cast<float>(kKeyDim)));
-    } else {
-      shared.k[c - kKeyDim] = y;
-    }
+    KeepChannel<kKeyDim>(c, Convolved(channels[each]), shared);
   }
 }
 
-// The warp's entries' keys, and in the last place k, with k and q.
+// This lane's numbers of q and k of length one, and products with them.
+template <int kKeyDim>
+struct OwnKeys {
+  static constexpr int kEach = kKeyDim / kWarp;
+  float q[kEach];
+  float k[kEach];
+
+  template <typename Shared>
+  __device__ OwnKeys(const Shared& shared, float2 scale) {
+    LoadKey(shared.q, q);
+    LoadKey(shared.k, k);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      q[i] *= scale.x;
+      k[i] *= scale.y;
+    }
+  }
+  // With k and with q.
+  __device__ float2 Meet(const float (&key)[kEach]) const {
+    float2 sum = {0, 0};
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      sum.x = fmaf(key[i], k[i], sum.x);
+      sum.y = fmaf(key[i], q[i], sum.y);
+    }
+    return {SumOverLanes<kWarp>(sum.x), SumOverLanes<kWarp>(sum.y)};
+  }
+};
+
+// The warp's entries' keys, and in the last place k, with k and q. At a fold
+// the keys are kept.
 template <int kKeyDim>
 __device__ void MeetKeys(const RingEntries<kKeyDim>& entries,
                          int held,
                          bool is_fold,
                          float2 scale,
                          RingShared<kKeyDim>& shared) {
-  constexpr int kEach = RingEntries<kKeyDim>::kEach;
-  float q[kEach];
-  float k[kEach];
-  entries.LoadKey(shared.q, q);
-  entries.LoadKey(shared.k, k);
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    q[i] *= scale.x;
-    k[i] *= scale.y;
-  }
+  const OwnKeys<kKeyDim> own(shared, scale);
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
     const int j = entries.Entry(which);
-    const bool is_own = j == kRingHeld;
-    if (j >= held && !is_own) continue;
-    if (is_fold && !is_own) {
-      entries.StoreKey(entries.keys[which], shared.keys[j]);
-    }
-    float with_k = 0;
-    float with_q = 0;
+    if (j != kRingHeld && j >= held) continue;
+    float key[OwnKeys<kKeyDim>::kEach];
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const float key = is_own ? k[i] : entries.keys[which][i];
-      with_k = fmaf(key, k[i], with_k);
-      with_q = fmaf(key, q[i], with_q);
+    for (int i = 0; i < own.kEach; ++i) {
+      key[i] = j == kRingHeld ? own.k[i] : entries.keys[which][i];
     }
-    with_k = SumOverLanes<kWarp>(with_k);
-    with_q = SumOverLanes<kWarp>(with_q);
-    if (RingRows<kKeyDim>::Lane() == 0) {
-      shared.met[j] = make_float2(with_k, with_q);
-    }
+    if (is_fold && j != kRingHeld) StoreKey(key, shared.keys[j]);
+    const float2 met = own.Meet(key);
+    if (RingRows<kKeyDim>::Lane() == 0) shared.met[j] = met;
   }
 }
 
-// What the ring adds to the products of the thread's value; at a fold the
-// entries are kept for the rows.
+// The same of entries in shared memory, by kWarps warps.
+template <int kKeyDim, int kWarps, typename Shared>
+__device__ void MeetEntries(int held, float2 scale, Shared& shared) {
+  const OwnKeys<kKeyDim> own(shared, scale);
+  for (int j = RingRows<kKeyDim>::Warp(); j < kRingSteps; j += kWarps) {
+    if (j != kRingHeld && j >= held) continue;
+    float key[OwnKeys<kKeyDim>::kEach];
+    if (j == kRingHeld) {
+#pragma unroll
+      for (int i = 0; i < own.kEach; ++i) key[i] = own.k[i];
+    } else {
+      LoadKey(shared.keys[j], key);
+    }
+    const float2 met = own.Meet(key);
+    if (RingRows<kKeyDim>::Lane() == 0) shared.met[j] = met;
+  }
+}
+
+// What the ring adds to the products of a value.
+struct RingSums {
+  float met = 0;
+  float read = 0;
+
+  // An entry: P_nj, u_j and what its key met. Returns P_nj u_j.
+  __device__ float Add(float rest, float u, float2 key) {
+    const float w = rest * u;
+    met = fmaf(w, key.x, met);
+    read = fmaf(w, key.y, read);
+    return w;
+  }
+  __device__ RingValue Value(float v, float decay, float beta) const {
+    return {v - met, read, decay, beta};
+  }
+};
+
+// Of the thread's value; at a fold the entries are kept for the rows.
 template <int kKeyDim>
 __device__ void MeetValues(const RingEntries<kKeyDim>& entries,
                            int held,
@@ -258,18 +310,28 @@ __device__ void MeetValues(const RingEntries<kKeyDim>& entries,
                            float v,
                            RingShared<kKeyDim>& shared) {
   const float(&rest)[kRingSteps] = shared.rest[head];
-  float met = 0;
-  float read = 0;
+  RingSums sums;
 #pragma unroll
   for (int j = 0; j < kRingHeld; ++j) {
     if (j >= held) break;
-    const float w = rest[j] * entries.u[j];
-    met = fmaf(w, shared.met[j].x, met);
-    read = fmaf(w, shared.met[j].y, read);
+    const float w = sums.Add(rest[j], entries.u[j], shared.met[j]);
     if (is_fold) shared.entries[j][threadIdx.x] = w;
   }
-  shared.values[threadIdx.x] = {
-      v - met, read, rest[kRingHeld], shared.beta[head]};
+  shared.values[threadIdx.x] =
+      sums.Value(v, rest[kRingHeld], shared.beta[head]);
+}
+
+// An output of a head whose outputs' squares sum up to `total`.
+__device__ inline float GatedOutput(const GatedDeltaDecodeArgs& args,
+                                    float o,
+                                    float total,
+                                    float norm_weight,
+                                    float z) {
+  const float mean = total / static_cast<float>(args.value_dim);
+  float y = o * rsqrtf(mean + args.norm_eps) * norm_weight;
+  if (args.gate == GateKind::kSilu) y *= SiluOf(z);
+  if (args.gate == GateKind::kSigmoid) y *= SigmoidOf(z);
+  return y;
 }
 
 // The squares of the head's outputs: groups of 16 in the order of the values,
