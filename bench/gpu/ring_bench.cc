@@ -45,7 +45,10 @@ struct Heads {
   int64_t keys() const { return int64_t{key_heads} * key_dim; }
   int64_t values() const { return int64_t{heads} * value_dim; }
   int64_t mixed() const { return 2 * keys() + values(); }
-  int64_t columns() const { return mixed() + values() + 2 * heads; }
+  // Whole pieces of 16 bytes, as a product writes them.
+  int64_t columns() const {
+    return (mixed() + values() + 2 * heads + 7) / 8 * 8;
+  }
   int64_t state_numbers() const { return values() * key_dim; }
   int64_t ring_numbers() const {
     GatedDeltaDecodeArgs args;

@@ -52,10 +52,11 @@ __device__ void WorkThrough(const RingPlace& place,
                             float2 scale,
                             RingShared<kKeyDim>& shared) {
   using Rows = RingRows<kKeyDim>;
-  const RingKeys<kKeyDim> keys(shared.q, shared.k, scale);
+  RingKeys<kKeyDim> keys(shared.q, shared.k, scale);
   const float kq = shared.met[kRingHeld].y;
 #pragma unroll 1
   for (int turn = 0; stream.First(turn) < place.values; ++turn) {
+    if constexpr (kFold) keys.Reload(shared.q, shared.k, scale);
     const int first = stream.First(turn);
     float2 products = {0, 0};
     if (!kFold || !place.is_fresh) {
@@ -67,7 +68,7 @@ __device__ void WorkThrough(const RingPlace& place,
         first, place.values, products, kq, shared.values, shared.u, shared.o);
     if constexpr (kFold) {
       const FoldEntries entries = {
-          shared.keys[0], kRingValuesMax, place.held, shared.k, scale.y};
+          shared.keys[0], kRingValuesMax, shared.k, scale.y};
       const float* const from[2] = {
           shared.entries[0] + min(first + Rows::Row(0), place.values - 1),
           shared.entries[0] + min(first + Rows::Row(1), place.values - 1)};
@@ -191,7 +192,7 @@ __global__ void __launch_bounds__(kRingThreads)
   if (Rows::Warp() == 0) {
     RingGate gate;
     gate.decay = 1;
-    gate.entry = Rows::Lane() < held ? ring.Marks(head)[Rows::Lane()] : 1.0F;
+    gate.entry = gate.Lane() < held ? ring.Marks(head)[gate.Lane()] : 1.0F;
     gate.Chain(rest);
   }
   __syncthreads();

@@ -19,7 +19,7 @@
 // It belongs to the state: a copy of a slot copies both. A slot that has
 // consumed nothing has an empty ring, whatever the memory holds.
 //
-// Bound: bytes of device memory; a step's share of the state is 1 + 1 / 16 of
+// Bound: bytes of device memory; a step's share of the state is 1 + 1 / 8 of
 // it instead of 2, beside half a ring.
 //
 // Threads: any; the work is put on the caller's stream.
@@ -35,7 +35,7 @@ namespace weir::engine {
 
 // A state is written once in so many steps, of which all but the last leave an
 // entry in the ring.
-inline constexpr int32_t kRingSteps = 16;
+inline constexpr int32_t kRingSteps = 8;
 inline constexpr int32_t kRingHeld = kRingSteps - 1;
 
 // How the card goes over the rows of one token; the bits are the same.

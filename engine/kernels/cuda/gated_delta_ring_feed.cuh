@@ -114,35 +114,34 @@ class Feeder {
         shared_.units[n % 2] = unit;
         Arrive(&shared_.queued[n % 2]);
       }
-      if (n > 0 && Lane() == 0) {
+      if (n > 0) {
         WaitLoad(&shared_.ready, (n - 1) % 2);
-        KeepInputs(before, before.group * plan_.heads);
+        KeepInputs(before);
       }
-      __syncwarp();
       if (unit.state == nullptr) break;
       before = unit;
       const Ring ring = Ring::Of(all_, unit.slot);
-      const int head = unit.group * plan_.heads;
       const Input* x = static_cast<const Input*>(args_.projected) +
                        unit.token * args_.projected_stride;
-      RingGate gates[kFeedHeadsMax];
+      RingGate gates[kFeedHeadsMax / 2];
 #pragma unroll
-      for (int h = 0; h < kFeedHeadsMax; ++h) {
-        if (h < plan_.heads)
-          gates[h].Fetch(args_, x, ring, head + h, unit.held);
+      for (int pair = 0; pair < kFeedHeadsMax / 2; ++pair) {
+        if (pair * 2 >= plan_.heads) break;
+        gates[pair].Fetch(args_, x, ring, Head(unit, pair), unit.held);
       }
       if (n > 0) WaitLoad(&shared_.taken, (n - 1) % 2);
-      KeepGates(unit, ring, head, gates);
-      __syncwarp();
-      if (Lane() == 0) {
-        WaitStoresRead<0>();
-        StartInputs(unit, ring, head, x);
+#pragma unroll
+      for (int pair = 0; pair < kFeedHeadsMax / 2; ++pair) {
+        if (pair * 2 >= plan_.heads) break;
+        KeepGate(unit, ring, pair, gates[pair]);
       }
+      WaitStoresRead<0>();
+      if (Lane() == 0) ExpectLoad(InputBytes(unit), &shared_.ready);
       __syncwarp();
+      StartInputs(unit, ring, x);
     }
-    if (Lane() != 0) return;
     WaitStores();
-    if (all_.turns == nullptr) return;
+    if (Lane() != 0 || all_.turns == nullptr) return;
     // All blocks have taken their last turn when the last one is here.
     __threadfence();
     if (atomicAdd(&all_.turns[1], 1U) == gridDim.x - 1) {
@@ -152,27 +151,38 @@ class Feeder {
   }
 
  private:
+  static constexpr auto kBytes = static_cast<uint32_t>(sizeof(Input));
+
   __device__ static int Lane() { return static_cast<int>(threadIdx.x) % kWarp; }
+  // Of the lane's half of the warp among the unit's; the last of an odd number
+  // is both halves'.
+  __device__ int HeadOfHalf(int pair) const {
+    return min(2 * pair + Lane() / (kWarp / 2), plan_.heads - 1);
+  }
+  __device__ int Head(const RingUnit& unit, int pair) const {
+    return unit.group * plan_.heads + HeadOfHalf(pair);
+  }
 
   // The next unit of a row of one token.
   __device__ RingUnit Take() {
     const bool is_single = args_.row_tokens_max == 1;
     RingUnit unit = {};
     for (;;) {
-      const auto row = static_cast<int32_t>(turn_ / plan_.units);
+      const uint32_t turn = __shfl_sync(0xffffffffU, turn_, 0);
+      const auto row = static_cast<int32_t>(turn / plan_.units);
       if (row >= args_.rows) return unit;
-      unit.group = static_cast<int32_t>(turn_ - row * plan_.units);
+      // Not waited for before the next call.
+      if (all_.turns == nullptr) {
+        turn_ = turn + gridDim.x;
+      } else if (Lane() == 0) {
+        turn_ = gridDim.x + atomicAdd(&all_.turns[0], 1U);
+      }
+      unit.group = static_cast<int32_t>(turn - row * plan_.units);
       unit.slot = args_.slots[row];
       unit.consumed = args_.consumed[row];
       unit.token = is_single ? row : args_.row_starts[row];
       const bool is_one =
           is_single || args_.row_starts[row + 1] - unit.token == 1;
-      uint32_t next = turn_ + gridDim.x;
-      if (all_.turns != nullptr) {
-        if (Lane() == 0) next = gridDim.x + atomicAdd(&all_.turns[0], 1U);
-        next = __shfl_sync(0xffffffffU, next, 0);
-      }
-      turn_ = next;
       if (unit.slot >= 0 && is_one) break;
     }
     const int head = unit.group * plan_.heads;
@@ -183,92 +193,97 @@ class Feeder {
     return unit;
   }
 
-  __device__ void KeepGates(const RingUnit& unit,
-                            const Ring& ring,
-                            int head,
-                            const RingGate (&gates)[kFeedHeadsMax]) {
-#pragma unroll
-    for (int h = 0; h < kFeedHeadsMax; ++h) {
-      if (h >= plan_.heads) break;
-      gates[h].Chain(shared_.rest[h]);
-      if (Lane() != 0) continue;
-      shared_.beta[h] = gates[h].beta;
-      if (!unit.is_fold()) ring.Marks(head + h)[unit.held] = gates[h].decay;
-      ring.SetHeld(head + h, unit.is_fold() ? 0 : unit.held + 1);
-    }
+  __device__ void KeepGate(const RingUnit& unit,
+                           const Ring& ring,
+                           int pair,
+                           const RingGate& gate) {
+    const int of_unit = HeadOfHalf(pair);
+    const int head = Head(unit, pair);
+    gate.Chain(shared_.rest[of_unit]);
+    if (gate.Lane() != 0) return;
+    shared_.beta[of_unit] = gate.beta;
+    if (!unit.is_fold()) ring.Marks(head)[unit.held] = gate.decay;
+    ring.SetHeld(head, unit.is_fold() ? 0 : unit.held + 1);
   }
 
-  // The columns of q, k and v, as f(to, column, count).
-  template <typename F>
-  __device__ void ForColumns(const RingUnit& unit, int head, F f) const {
-    const int key = unit.group / plan_.sharing * kKeyDim;
-    f(0, key, kKeyDim);
-    f(kKeyDim, keys_ + key, kKeyDim);
-    f(2 * kKeyDim, 2 * keys_ + head * args_.value_dim, plan_.values);
+  // Tokens whose inputs the window has.
+  __device__ static uint32_t LooksBack(const RingUnit& unit) {
+    return min(unit.consumed, static_cast<uint32_t>(kFeedTaps - 1));
+  }
+  __device__ uint32_t InputBytes(const RingUnit& unit) const {
+    const uint32_t channels = 2 * kKeyDim + plan_.values;
+    return channels * (kBytes * (1 + LooksBack(unit)) + sizeof(float4)) +
+           plan_.values * kBytes +
+           unit.held * (kKeyDim + plan_.values) *
+               static_cast<uint32_t>(sizeof(float));
   }
 
-  // One lane.
+  // The unit's q, k or v among all columns.
+  __device__ int Column(const RingUnit& unit, int part) const {
+    return part == 2 ? 2 * keys_ + unit.group * plan_.values
+                     : part * keys_ + unit.group / plan_.sharing * kKeyDim;
+  }
+  __device__ int Count(int part) const {
+    return part == 2 ? plan_.values : kKeyDim;
+  }
+
+  // Each lane has a piece of its own.
   __device__ void StartInputs(const RingUnit& unit,
                               const Ring& ring,
-                              int head,
                               const Input* x) const {
-    constexpr auto kBytes = static_cast<uint32_t>(sizeof(Input));
-    const uint32_t channels = 2 * kKeyDim + plan_.values;
-    const uint32_t looks_back =
-        min(unit.consumed, static_cast<uint32_t>(kFeedTaps - 1));
-    const uint32_t key_bytes = unit.held * kKeyDim * sizeof(float);
-    const uint32_t entry_bytes = unit.held * args_.value_dim * sizeof(float);
-    uint64_t* const ready = &shared_.ready;
-    ExpectLoad(channels * (kBytes * (1 + looks_back) + sizeof(float4)) +
-                   plan_.values * kBytes + key_bytes +
-                   plan_.heads * entry_bytes,
-               ready);
-    if (unit.held > 0) {
-      StartPart(shared_.keys[0],
-                ring.Keys(unit.group / plan_.sharing),
-                key_bytes,
-                ready);
-      for (int h = 0; h < plan_.heads; ++h) {
-        StartPart(shared_.entries + h * kRingHeld * args_.value_dim,
-                  ring.Values(head + h),
-                  entry_bytes,
-                  ready);
+    constexpr int kParts = 3;  // q, k, v
+    constexpr int kOfParts = (kFeedTaps + 1) * kParts;
+    const int part = Lane() % kParts;
+    const int which = Lane() / kParts;
+    const int column = Column(unit, part);
+    const int to_channel = part * kKeyDim;
+    void* to = nullptr;
+    const void* from = nullptr;
+    uint32_t bytes = 0;
+    if (Lane() < kParts * kFeedTaps) {
+      const uint32_t back = which;
+      bytes = back <= LooksBack(unit) ? Count(part) * kBytes : 0;
+      if (back == 0) {
+        to = shared_.x + to_channel;
+        from = x + column;
+      } else {
+        to = shared_.window[kFeedTaps - 1 - back] + to_channel;
+        from = static_cast<const Input*>(args_.window) +
+               unit.slot * args_.window_stride +
+               (unit.consumed - back) % kFeedTaps * mixed_ + column;
       }
+    } else if (Lane() < kOfParts) {
+      to = shared_.weight[to_channel];
+      from = args_.conv_weight + column * kFeedTaps;
+      bytes = Count(part) * static_cast<uint32_t>(sizeof(float4));
+    } else if (Lane() == kOfParts) {
+      to = shared_.z;
+      from = x + args_.z_column + unit.group * plan_.values;
+      bytes = plan_.values * kBytes;
+    } else if (Lane() == kOfParts + 1) {
+      to = shared_.keys[0];
+      from = ring.Keys(unit.group / plan_.sharing);
+      bytes = unit.held * kKeyDim * static_cast<uint32_t>(sizeof(float));
+    } else if (Lane() < kOfParts + 2 + plan_.heads) {
+      const int h = Lane() - kOfParts - 2;
+      to = shared_.entries + h * kRingHeld * args_.value_dim;
+      from = ring.Values(unit.group * plan_.heads + h);
+      bytes =
+          unit.held * args_.value_dim * static_cast<uint32_t>(sizeof(float));
     }
-    const auto* window = static_cast<const Input*>(args_.window) +
-                         unit.slot * args_.window_stride;
-    ForColumns(unit, head, [&](int to, int column, int count) {
-      StartPart(shared_.x + to, x + column, count * kBytes, ready);
-      StartPart(shared_.weight[to],
-                args_.conv_weight + column * kFeedTaps,
-                count * sizeof(float4),
-                ready);
-      for (uint32_t back = 1; back <= looks_back; ++back) {
-        const uint32_t entry = (unit.consumed - back) % kFeedTaps;
-        StartPart(shared_.window[kFeedTaps - 1 - back] + to,
-                  window + entry * mixed_ + column,
-                  count * kBytes,
-                  ready);
-      }
-    });
-    StartPart(shared_.z,
-              x + args_.z_column + head * args_.value_dim,
-              plan_.values * kBytes,
-              ready);
+    if (bytes > 0) StartPart(to, from, bytes, &shared_.ready);
   }
 
-  // One lane: the token's inputs to the window, when they are there.
-  __device__ void KeepInputs(const RingUnit& unit, int head) const {
-    Input* const window = static_cast<Input*>(args_.window) +
-                          unit.slot * args_.window_stride +
-                          unit.consumed % kFeedTaps * mixed_;
+  // The token's inputs to the window, when they are there.
+  __device__ void KeepInputs(const RingUnit& unit) const {
+    const int part = Lane();
     const bool has_keys = unit.group % plan_.sharing == 0;
-    ForColumns(unit, head, [&](int from, int column, int count) {
-      if (from < 2 * kKeyDim && !has_keys) return;
-      StartStore(window + column,
-                 shared_.x + from,
-                 static_cast<uint32_t>(count * sizeof(Input)));
-    });
+    if (part > 2 || (part < 2 && !has_keys)) return;
+    StartStore(static_cast<Input*>(args_.window) +
+                   unit.slot * args_.window_stride +
+                   unit.consumed % kFeedTaps * mixed_ + Column(unit, part),
+               shared_.x + part * kKeyDim,
+               Count(part) * kBytes);
   }
 
   const GatedDeltaRingArgs& all_;

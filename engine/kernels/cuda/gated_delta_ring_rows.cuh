@@ -132,6 +132,18 @@ struct RingKeys {
   float k[16];
 
   __device__ RingKeys(const float* from_q, const float* from_k, float2 scale) {
+    Load(from_q, from_k, scale);
+  }
+  // Where there are not the registers to keep them from one row to the next.
+  __device__ void Reload(const float* from_q,
+                         const float* from_k,
+                         float2 scale) {
+    asm volatile("" ::: "memory");
+    Load(from_q, from_k, scale);
+  }
+
+ private:
+  __device__ void Load(const float* from_q, const float* from_k, float2 scale) {
 #pragma unroll
     for (int piece = 0; piece < RingRows<kKeyDim>::kPieces; ++piece) {
       const int column = RingRows<kKeyDim>::Column(piece);
@@ -214,17 +226,16 @@ __device__ RowStep StepRow(int first,
   return {u, value.decay};
 }
 
-// The ring's entries at a fold, in shared memory.
+// A full ring's entries at a fold, in shared memory.
 struct FoldEntries {
-  const float* keys;  // [held][K]
+  const float* keys;  // [kRingHeld][K]
   int stride;         // between two entries' P_nj u_j of a value
-  int held;
-  const float* k;  // the token's own, before it is of length one
-  float scale;     // what makes it so
+  const float* k;     // the token's own, before it is of length one
+  float scale;        // what makes it so
 };
 
 // Writes a lane's two rows, whose old numbers lie in the stage; `from` holds
-// the entries of each row. kFresh: they are zero.
+// the entries of each row. A fresh state is zero, and its ring is empty.
 template <int kKeyDim>
 __device__ void FoldRows(const float* stage,
                          float* state,
@@ -259,10 +270,12 @@ __device__ void FoldRows(const float* stage,
       }
     }
   }
-#pragma unroll 1
-  for (int j = 0; j < with.held; ++j) {
-    const float w[2] = {from[0][j * with.stride], from[1][j * with.stride]};
-    AddProduct<kKeyDim>(with.keys + j * kKeyDim, 1.0F, w, rows);
+  if (!is_fresh) {
+#pragma unroll 2
+    for (int j = 0; j < kRingHeld; ++j) {
+      const float w[2] = {from[0][j * with.stride], from[1][j * with.stride]};
+      AddProduct<kKeyDim>(with.keys + j * kKeyDim, 1.0F, w, rows);
+    }
   }
   AddProduct<kKeyDim>(with.k, with.scale, u, rows);
   StoreRows<kKeyDim>(state, first, count, rows);

@@ -169,11 +169,12 @@ __device__ void StepUnit(const FeedPlan& plan,
                          WarpStream<Input, kKeyDim, kWarps>& stream,
                          FeedShared<Input, kKeyDim, kWarps>& shared) {
   using Rows = RingRows<kKeyDim>;
-  const RingKeys<kKeyDim> keys(shared.q, shared.k, scale);
+  RingKeys<kKeyDim> keys(shared.q, shared.k, scale);
   const float kq = shared.met[kRingHeld].y;
 #pragma unroll 1
   for (int first = stream.FirstRow(); first < plan.values;
        first += kWarps * Rows::kRows) {
+    if constexpr (kFold) keys.Reload(shared.q, shared.k, scale);
     float2 products = {0, 0};
     const float* stage = nullptr;
     if (!kFold || !unit.is_fresh()) {
@@ -188,7 +189,7 @@ __device__ void StepUnit(const FeedPlan& plan,
         first, plan.values, products, kq, shared.values, shared.u, shared.o);
     if constexpr (kFold) {
       const FoldEntries entries = {
-          shared.keys[0], value_dim, unit.held, shared.k, scale.y};
+          shared.keys[0], value_dim, shared.k, scale.y};
       const float* from[2];
 #pragma unroll
       for (int row = 0; row < 2; ++row) {

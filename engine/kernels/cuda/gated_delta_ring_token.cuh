@@ -97,13 +97,17 @@ __device__ void StoreKey(const float (&from)[kEach], float* to) {
   }
 }
 
-// What a thread reads of the ring: a warp has two entries' keys, a thread all
+// What a thread reads of the ring: a warp has some entries' keys, a thread all
 // entries' u of its value.
 template <int kKeyDim>
 struct RingEntries {
   static constexpr int kEach = kKeyDim / kWarp;
 
-  float keys[2][kEach];
+  // Of the warp: the second of two is there where there are more steps than
+  // warps.
+  static constexpr int kKeys = (kRingSteps + kRingWarps - 1) / kRingWarps;
+
+  float keys[kKeys][kEach];
   float u[kRingHeld];
 
   // Of the warp's entries.
@@ -112,7 +116,7 @@ struct RingEntries {
   }
   __device__ void FetchKeys(const float* from, int places) {
 #pragma unroll
-    for (int which = 0; which < 2; ++which) {
+    for (int which = 0; which < kKeys; ++which) {
       const int j = Entry(which);
       if (j < places) LoadKey(from + j * kKeyDim, keys[which]);
     }
@@ -126,11 +130,15 @@ struct RingEntries {
   }
 };
 
-// Of head `Warp()` of the block's, by all lanes of that warp.
+// Of a head, by a half of a warp; the halves may have different heads.
 struct RingGate {
   float decay;
   float beta;
   float entry;  // the decay of the lane's entry
+
+  __device__ static int Lane() {
+    return static_cast<int>(threadIdx.x) % (kWarp / 2);
+  }
 
   template <typename Input>
   __device__ void Fetch(const GatedDeltaDecodeArgs& args,
@@ -138,27 +146,28 @@ struct RingGate {
                         const Ring& ring,
                         int head,
                         int held) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    entry = lane < held ? ring.Marks(head)[lane] : 1.0F;
+    entry = Lane() < held ? ring.Marks(head)[Lane()] : 1.0F;
     decay = exp2f(args.log2_rate[head] *
                   SoftplusOf(static_cast<float>(x[args.a_column + head]) +
                              args.dt_bias[head]));
     beta = args.beta_scale *
            SigmoidOf(static_cast<float>(x[args.b_column + head]));
   }
-  // Fills a head's `rest`.
+  // Fills a head's `rest`. All of the warp.
   __device__ void Chain(float (&rest)[kRingSteps]) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    constexpr unsigned kAll = 0xffffffffU;
+    constexpr int kHalf = kWarp / 2;
+    static_assert(kRingSteps <= kHalf);
     float product = entry;  // of the entries from the lane's on
 #pragma unroll
-    for (int step = 1; step < kRingSteps; step *= 2) {
-      const float other = __shfl_down_sync(0xffffffffU, product, step);
-      if (lane + step < kRingSteps) product *= other;
+    for (int step = 1; step < kHalf; step *= 2) {
+      const float other = __shfl_down_sync(kAll, product, step, kHalf);
+      if (Lane() + step < kRingSteps) product *= other;
     }
-    const float after = __shfl_down_sync(0xffffffffU, product, 1);
-    const float all = __shfl_sync(0xffffffffU, product, 0);
-    if (lane < kRingHeld) rest[lane] = after * decay;
-    if (lane == kRingHeld) rest[lane] = all * decay;
+    const float after = __shfl_down_sync(kAll, product, 1, kHalf);
+    const float all = __shfl_sync(kAll, product, 0, kHalf);
+    if (Lane() < kRingHeld) rest[Lane()] = after * decay;
+    if (Lane() == kRingHeld) rest[kRingHeld] = all * decay;
   }
 };
 
@@ -252,7 +261,7 @@ __device__ void MeetKeys(const RingEntries<kKeyDim>& entries,
                          RingShared<kKeyDim>& shared) {
   const OwnKeys<kKeyDim> own(shared, scale);
 #pragma unroll
-  for (int which = 0; which < 2; ++which) {
+  for (int which = 0; which < entries.kKeys; ++which) {
     const int j = entries.Entry(which);
     if (j != kRingHeld && j >= held) continue;
     float key[OwnKeys<kKeyDim>::kEach];
