@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
-#include "engine/state_form.h"
+#include "engine/state/state_form.h"
 
 namespace weir::engine {
 

@@ -27,6 +27,7 @@ namespace {
 
 using engine::GatedDeltaDecodeArgs;
 using engine::GatedDeltaRingArgs;
+using engine::GatedDeltaRingForm;
 using engine::kRingHeld;
 using engine::kRingSteps;
 
@@ -112,8 +113,12 @@ class Bench {
       Must(GatedDeltaDecode(args.step, on), "decode");
     });
   }
-  double Ring(int32_t rows) {
-    return Median(rows, [&](const GatedDeltaRingArgs& args, cudaStream_t on) {
+  double Ring(int32_t rows,
+              GatedDeltaRingForm form = GatedDeltaRingForm::kByStates,
+              bool with_turns = true) {
+    return Median(rows, [&](GatedDeltaRingArgs args, cudaStream_t on) {
+      args.form = form;
+      if (!with_turns) args.turns = nullptr;
       Must(GatedDeltaRingDecode(args, on), "decode by the ring");
     });
   }
@@ -203,6 +208,11 @@ double Compare(const Heads& of,
   const double ring = bench.Ring(rows);
   found[name + "_write_us"] = write;
   found[name + "_ring_us"] = ring;
+  // What the choice is between; the stream also with shares of even sizes.
+  found[name + "_blocks_us"] = bench.Ring(rows, GatedDeltaRingForm::kBlocks);
+  found[name + "_stream_us"] = bench.Ring(rows, GatedDeltaRingForm::kStream);
+  found[name + "_even_us"] =
+      bench.Ring(rows, GatedDeltaRingForm::kStream, false);
   found[name + "_ring_tb_s"] = rows * of.RingBytes() / ring / 1e6;
   found[name + "_speedup"] = write / ring;
   return write / ring;
@@ -214,7 +224,7 @@ void Run() {
   {
     Bench bench(small);
     double slowest = 1e9;
-    for (const int32_t rows : {1, 8, 32, 128, 256}) {
+    for (const int32_t rows : {1, 8, 32, 64, 128, 256, 512}) {
       const double times = Compare(
           small, rows, "ring_fp32_" + std::to_string(rows), bench, found);
       if (rows >= 128) slowest = std::min(slowest, times);
@@ -224,7 +234,7 @@ void Run() {
   }
   const Heads large = {6, 6, 256, 512, 2048};
   Bench bench(large);
-  for (const int32_t rows : {1, 8, 32, 128, 256}) {
+  for (const int32_t rows : {1, 8, 32, 64, 128, 256, 512}) {
     Compare(large,
             rows,
             "ring_6x256x512_fp32_" + std::to_string(rows),

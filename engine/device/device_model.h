@@ -20,7 +20,7 @@
 #include "engine/device/products.h"
 #include "engine/kernels/cuda/layer_rows.h"
 #include "engine/model/model.h"
-#include "engine/state_form.h"
+#include "engine/state/state_form.h"
 
 namespace weir::engine {
 

@@ -13,7 +13,7 @@
 #include "engine/device/device_part.h"
 #include "engine/device/device_weights.h"
 #include "engine/mixers/mixer.h"
-#include "engine/state_form.h"
+#include "engine/state/state_form.h"
 
 namespace weir::engine {
 

@@ -205,6 +205,24 @@ void GatedDeltaCase::FoldOnDevice(int32_t tokens_min) {
   });
 }
 
+engine::GatedDeltaDecodeArgs GatedDeltaCase::Shape() const {
+  engine::GatedDeltaDecodeArgs args;
+  args.rows = static_cast<int32_t>(slots.size());
+  args.heads = shape.heads;
+  args.key_heads = shape.key_heads;
+  args.key_dim = shape.key_dim;
+  args.value_dim = shape.value_dim;
+  args.conv_width = shape.conv_width;
+  for (size_t row = 0; row < slots.size(); ++row) {
+    args.row_tokens_max =
+        std::max(args.row_tokens_max, row_starts[row + 1] - row_starts[row]);
+  }
+  // With a row of none, token r is not row r's.
+  if (tokens != args.rows)
+    args.row_tokens_max = std::max(args.row_tokens_max, 2);
+  return args;
+}
+
 void GatedDeltaCase::OnDevice(
     const std::function<cudaError_t(const engine::GatedDeltaRingArgs&)>& run) {
   const bool is_float = shape.number == StateNumber::kFloat32;
@@ -232,20 +250,7 @@ void GatedDeltaCase::OnDevice(
   DeviceArray<float> norm{std::span<const float>(norm_weight)};
   DeviceArray<float> kept{std::span<const float>(state)};
   DeviceArray<float> rings{std::span<const float>(ring)};
-  engine::GatedDeltaDecodeArgs args;
-  args.rows = static_cast<int32_t>(slots.size());
-  args.heads = shape.heads;
-  args.key_heads = shape.key_heads;
-  args.key_dim = shape.key_dim;
-  args.value_dim = shape.value_dim;
-  args.conv_width = shape.conv_width;
-  for (size_t row = 0; row < slots.size(); ++row) {
-    args.row_tokens_max =
-        std::max(args.row_tokens_max, row_starts[row + 1] - row_starts[row]);
-  }
-  // With a row of none, token r is not row r's.
-  if (tokens != args.rows)
-    args.row_tokens_max = std::max(args.row_tokens_max, 2);
+  engine::GatedDeltaDecodeArgs args = Shape();
   args.row_starts = starts.data();
   args.slots = row_slots.data();
   args.consumed = before.data();

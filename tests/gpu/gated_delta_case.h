@@ -71,6 +71,8 @@ struct GatedDeltaCase {
 
  private:
   void ReferenceRow(size_t row);
+  // The rows and the shape, as the kernels are told of them.
+  engine::GatedDeltaDecodeArgs Shape() const;
   void OnDevice(
       const std::function<cudaError_t(const engine::GatedDeltaRingArgs&)>& run);
 };

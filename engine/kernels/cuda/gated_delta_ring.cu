@@ -4,12 +4,15 @@
 // part of one head's. Each warp has rows of the state of its own, which the
 // copy engine brings; three blocks of a multiprocessor wait for each other's
 // sake.
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 
 #include "engine/kernels/cuda/gated_delta_ring.h"
+#include "engine/kernels/cuda/gated_delta_ring_block.cuh"
+#include "engine/kernels/cuda/gated_delta_ring_fold.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_place.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_rows.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_stream.h"
@@ -19,6 +22,37 @@ namespace weir::engine {
 namespace {
 
 constexpr int kBlocksOfMultiprocessor = 2;
+
+// The squares of the head's outputs: groups of 16 in the order of the values,
+// however the head is cut. `group`: the head's first among the block's.
+template <int kKeyDim>
+__device__ float SquaresOfHead(const RingPlan& plan,
+                               int group,
+                               int value_dim,
+                               const RingShared<kKeyDim>& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float squares = 0;
+#if __CUDA_ARCH__ >= 900
+  if (plan.parts > 1) {
+    namespace groups = cooperative_groups;
+    const groups::cluster_group cluster = groups::this_cluster();
+    cluster.sync();
+    const int each = plan.values / kSquaresGroup;
+    if (lane * kSquaresGroup < value_dim) {
+      squares =
+          cluster.map_shared_rank(shared.o_squares, lane / each)[lane % each];
+    }
+    // No block may end while another reads its squares.
+    cluster.sync();
+    return SumOverLanes<kWarp>(squares);
+  }
+#endif
+  __syncthreads();
+  if (lane * kSquaresGroup < value_dim) {
+    squares = shared.o_squares[group + lane];
+  }
+  return SumOverLanes<kWarp>(squares);
+}
 
 // blockIdx is (part of the head, heads, row). False for a block without work.
 template <int kKeyDim>

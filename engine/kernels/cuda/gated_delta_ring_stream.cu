@@ -12,7 +12,11 @@
 #include <algorithm>
 
 #include "engine/kernels/cuda/gated_delta_ring_feed.cuh"
+#include "engine/kernels/cuda/gated_delta_ring_fold.cuh"
+#include "engine/kernels/cuda/gated_delta_ring_rows.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_stream.h"
+#include "engine/kernels/cuda/gated_delta_ring_token.cuh"
+#include "engine/kernels/cuda/gated_delta_ring_unit.cuh"
 
 namespace weir::engine {
 namespace {
@@ -106,6 +110,24 @@ __device__ float ConvolvedChannel(const Shared& shared,
            inputs.weight);
   inputs.bias = 0;
   return Convolved(inputs);
+}
+
+// The entries' keys, and in the last place k, with k and q: a warp has some.
+template <int kKeyDim, int kWarps, typename Shared>
+__device__ void MeetEntries(int held, float2 scale, Shared& shared) {
+  const OwnKeys<kKeyDim> own(shared, scale);
+  for (int j = RingRows<kKeyDim>::Warp(); j < kRingSteps; j += kWarps) {
+    if (j != kRingHeld && j >= held) continue;
+    float key[OwnKeys<kKeyDim>::kEach];
+    if (j == kRingHeld) {
+#pragma unroll
+      for (int i = 0; i < own.kEach; ++i) key[i] = own.k[i];
+    } else {
+      LoadKey(shared.keys[j], key);
+    }
+    const float2 met = own.Meet(key);
+    if (RingRows<kKeyDim>::Lane() == 0) shared.met[j] = met;
+  }
 }
 
 // A thread's value of a unit.
