@@ -156,6 +156,7 @@ absl::Status CudaEngine::TakeModel() {
        .state_number = options_.state == RestNumber::kFloat32
                            ? StateNumber::kFloat32
                            : StateNumber::kBfloat16,
+       .state_form = options_.state_form,
        .pass_tokens_max = std::min(StepTokens(options_), kPassTokensMax)});
   if (!taken.ok()) {
     return absl::Status(taken.status().code(),

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/state/state_form.h"
 
 namespace weir::engine {
 
@@ -30,6 +31,9 @@ struct CudaEngineOptions {
   std::string model_dir;
   Compute compute = Compute::kBfloat16;
   RestNumber state = RestNumber::kFloat32;
+  // Of all states in the pool. A state that was saved in one form is refused by
+  // an engine of the other.
+  StateForm state_form = StateForm::kWrite;
   // The pool's size: a number of slots, or as many as fit the bytes; neither:
   // as many as the card holds beside the rest.
   int32_t slots = 0;
@@ -44,9 +48,9 @@ struct CudaEngineOptions {
 absl::Status CheckCudaBuild();
 
 // INVALID_ARGUMENT, NOT_FOUND, DATA_LOSS for a model folder that is refused;
-// UNIMPLEMENTED for a model that runs on a CPU only, for a machine without a
-// GPU and in a build without one; RESOURCE_EXHAUSTED with the sizes if memory
-// cannot be had; INTERNAL.
+// UNIMPLEMENTED for a model that runs on a CPU only or has not the form of
+// state asked for, for a machine without a GPU and in a build without one;
+// RESOURCE_EXHAUSTED with the sizes if memory cannot be had; INTERNAL.
 absl::StatusOr<std::unique_ptr<Engine>> CreateCudaEngine(
     const CudaEngineOptions& options);
 

@@ -287,10 +287,17 @@ absl::Status SettleDevice(Values& values, Config& config) {
     config.fp32 = compute->second.text == "fp32";
   }
   config.bf16_state = values["state-number"].text == "bf16";
+  config.ring = values["state-form"].text == "ring";
+  if (config.ring && config.bf16_state) {
+    return Invalid("--state-form ring goes with --state-number fp32");
+  }
   if (!config.cuda) {
     if (config.bf16_state) {
       return Invalid(
           "--state-number bf16 goes with --device cuda; a CPU has fp32");
+    }
+    if (config.ring) {
+      return Invalid("--state-form ring goes with --device cuda");
     }
     if (config.fp32) return absl::OkStatus();
     return Invalid("--compute bf16 goes with --device cuda; a CPU has fp32");

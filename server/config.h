@@ -42,6 +42,8 @@ struct Config {
   bool cuda = false;
   bool fp32 = false;
   bool bf16_state = false;  // how states rest there
+  // Whether states are in the ring form.
+  bool ring = false;
   // The pool: so many slots, or as many as fit in so many bytes; on a GPU 0
   // bytes are what the card has left.
   std::optional<int32_t> slots;

@@ -25,6 +25,8 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> LoadCudaEngine(
            config.fp32 ? engine::Compute::kFloat32 : engine::Compute::kBfloat16,
        .state = config.bf16_state ? engine::RestNumber::kBfloat16
                                   : engine::RestNumber::kFloat32,
+       .state_form =
+           config.ring ? engine::StateForm::kRing : engine::StateForm::kWrite,
        .slots = config.slots.value_or(0),
        .pool_bytes = config.slots ? 0 : static_cast<int64_t>(config.pool_bytes),
        .step_rows_max = config.limits.step_rows_max,

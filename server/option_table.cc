@@ -58,6 +58,13 @@ constexpr Option kOptions[] = {
      "fp32",
      "How states rest between steps, rounded by chance to bf16; sums are fp32 "
      "with either. bf16 goes with --device cuda."},
+    {"state-form",
+     OptionKind::kChoice,
+     "write|ring",
+     "write",
+     "How steps of one token leave a state: written in each, or kept in a ring "
+     "beside it and written once in 16. With --device cuda and Gated "
+     "DeltaNet."},
     {"slots",
      OptionKind::kNumber,
      "N",

@@ -98,32 +98,40 @@ void Feed(Engine& engine,
 }
 
 // Tokens a second of `sessions` that generate together, the median step's.
-double DecodeRate(Engine& engine, size_t sessions, int steps) {
+// Each of `places` neighbouring sessions begins a step after the one before, so
+// that the ring form's folds do not all fall on one step.
+double DecodeRate(Engine& engine, size_t sessions, int steps, size_t places) {
   std::vector<int32_t> slots;
   std::vector<uint32_t> hand(sessions);
+  std::vector<uint64_t> fed(sessions, 0);
   const std::vector<uint32_t> tokens = RandomTokens(engine, sessions + 8);
   for (size_t i = 0; i < sessions; ++i) {
     slots.push_back(Must(engine.AcquireSlot()));
     hand[i] = tokens[i];
   }
   std::vector<double> times;
-  for (int step = 0; step < steps; ++step) {
+  const auto apart = static_cast<int>(places) - 1;
+  for (int step = -apart; step < steps; ++step) {
     Plan plan;
+    std::vector<size_t> stepped;
     for (size_t i = 0; i < sessions; ++i) {
+      if (static_cast<int>(i % places) + step < 0) continue;
       Row row;
       row.slot = slots[i];
       row.tokens = std::span(hand).subspan(i, 1);
-      row.first = step == 0;
+      row.first = fed[i] == 0;
       row.sample.emplace();
       row.sample->seed = i;
-      row.sample->position = static_cast<uint64_t>(step) + 1;
+      row.sample->position = ++fed[i];
       plan.rows.push_back(row);
+      stepped.push_back(i);
     }
+    if (stepped.empty()) continue;
     const Clock::time_point begin = Clock::now();
     const StepResult result = Run(engine, plan);
-    times.push_back(Seconds(begin));
-    for (size_t i = 0; i < sessions; ++i) {
-      hand[i] = result.rows[i].sampled->token;
+    if (step >= 0) times.push_back(Seconds(begin));
+    for (size_t i = 0; i < stepped.size(); ++i) {
+      hand[stepped[i]] = result.rows[i].sampled->token;
     }
   }
   times.erase(times.begin(), times.begin() + steps / 5);
@@ -134,7 +142,20 @@ double DecodeRate(Engine& engine, size_t sessions, int steps) {
 void BenchDecode(Engine& engine) {
   for (const size_t sessions : {1, 4, 16, 64, 128, 256, 512}) {
     results["e2e_decode_b" + std::to_string(sessions) + "_tok_s"] =
-        DecodeRate(engine, sessions, sessions == 1 ? 200 : 40);
+        DecodeRate(engine, sessions, sessions == 1 ? 200 : 40, 1);
+  }
+}
+
+void BenchRing(const std::string& folder) {
+  CudaEngineOptions options;
+  options.model_dir = folder;
+  options.state_form = engine::StateForm::kRing;
+  options.slots = 520;
+  auto engine = Must(CreateCudaEngine(options));
+  constexpr size_t kPlaces = 16;
+  for (const size_t sessions : {1, 16, 64, 128, 256, 512}) {
+    results["e2e_decode_b" + std::to_string(sessions) + "_ring_tok_s"] =
+        DecodeRate(*engine, sessions, 40, kPlaces);
   }
 }
 
@@ -144,7 +165,7 @@ void BenchForm(CudaEngineOptions options, const std::string& name) {
   options.slots = kSessions;
   const auto engine = Must(CreateCudaEngine(options));
   results["e2e_decode_b256_" + name + "_tok_s"] =
-      DecodeRate(*engine, kSessions, 40);
+      DecodeRate(*engine, kSessions, 40, 1);
 }
 
 void BenchPrefill(Engine& engine) {
@@ -273,6 +294,7 @@ int Main(int argc, char** argv) {
     BenchForm({.model_dir = argv[1], .state = RestNumber::kBfloat16},
               "bf16_state");
   }
+  if (wanted("ring")) BenchRing(argv[1]);
   if (wanted("resident")) BenchResident(argv[1], kBeside);
   std::printf("{");
   const char* separator = "\n";

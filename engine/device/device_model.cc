@@ -88,7 +88,7 @@ absl::Status DeviceModel::TakeParts(Model& from, DeviceWeights& weights) {
     Placed placed;
     WEIR_ASSIGN_OR_RETURN(placed.norm, NormOf(part.norm, weights));
     absl::StatusOr<std::unique_ptr<DevicePart>> made =
-        MakeDevicePart(*part.mixer, weights);
+        MakeDevicePart(*part.mixer, options_.state_form, weights);
     WEIR_RETURN_IF_ERROR(Within(made.status(), part));
     placed.part = *std::move(made);
     placed.state = state_.size();

@@ -20,6 +20,7 @@
 #include "engine/device/products.h"
 #include "engine/kernels/cuda/layer_rows.h"
 #include "engine/model/model.h"
+#include "engine/state/state_form.h"
 
 namespace weir::engine {
 
@@ -28,12 +29,14 @@ class DeviceModel {
   struct Options {
     StateNumber number = StateNumber::kBfloat16;  // of weights and products
     StateNumber state_number = StateNumber::kFloat32;  // of states at rest
+    StateForm state_form = StateForm::kWrite;
     int64_t pass_tokens_max = 0;  // the workspace is sized for these
   };
 
   // Takes the weights of `from` part by part and leaves it without.
   // REQUIRES: it has its parts in turn.
-  // UNIMPLEMENTED for a part that runs on a CPU only, naming the layer;
+  // UNIMPLEMENTED for a part that runs on a CPU only, or has not the form of
+  // state, naming the layer;
   // RESOURCE_EXHAUSTED, INTERNAL.
   static absl::StatusOr<std::unique_ptr<DeviceModel>> Create(
       Model& from, const Options& options);

@@ -11,12 +11,22 @@
 #include "engine/kernels/cuda/chunk.h"
 #include "engine/kernels/cuda/gated_delta_decode.h"
 #include "engine/kernels/cuda/gated_delta_prefill.h"
+#include "engine/kernels/cuda/gated_delta_ring.h"
 
 namespace weir::engine {
 namespace {
 
 constexpr int32_t kValueDimStep = 64;
 constexpr int32_t kValueDimMax = 512;
+
+// As the kernels are told of the heads.
+GatedDeltaDecodeArgs HeadsOf(const QkvShape& shape) {
+  return {.heads = shape.heads,
+          .key_heads = shape.key_heads,
+          .key_dim = shape.key_dim,
+          .value_dim = shape.value_dim,
+          .conv_width = shape.conv_width};
+}
 
 class GatedDeltaPart final : public DevicePart {
  public:
@@ -28,10 +38,15 @@ class GatedDeltaPart final : public DevicePart {
     DeviceMemory dt_bias;     // [heads]
     DeviceMemory norm;        // [V]
     DeviceMemory out;         // [hidden, heads V]
+    DeviceMemory turns;       // of the ring form, [2]
   };
 
-  GatedDeltaPart(const GatedDeltaNet& from, StateNumber number, Weights weights)
+  GatedDeltaPart(const GatedDeltaNet& from,
+                 StateForm form,
+                 StateNumber number,
+                 Weights weights)
       : shape_(from.shape()),
+        form_(form),
         number_(number),
         mixed_(from.qkv().mixed()),
         columns_(static_cast<int32_t>(from.qkv().projection().outputs())),
@@ -41,10 +56,17 @@ class GatedDeltaPart final : public DevicePart {
         weights_(std::move(weights)) {}
 
   std::vector<DeviceTensor> State(StateNumber number) const override {
-    return {{"recurrent",
-             {shape_.qkv.heads, shape_.qkv.value_dim, shape_.qkv.key_dim},
-             number},
-            {"conv", {shape_.qkv.conv_width, mixed_}, number_}};
+    std::vector<DeviceTensor> state = {
+        {"recurrent",
+         {shape_.qkv.heads, shape_.qkv.value_dim, shape_.qkv.key_dim},
+         number},
+        {"conv", {shape_.qkv.conv_width, mixed_}, number_}};
+    if (form_ == StateForm::kRing) {
+      state.push_back({"ring",
+                       {GatedDeltaRingNumbers(HeadsOf(shape_.qkv))},
+                       StateNumber::kFloat32});
+    }
+    return state;
   }
 
   int64_t workspace_bytes(int64_t tokens) const override {
@@ -64,7 +86,9 @@ class GatedDeltaPart final : public DevicePart {
                                        .y_stride = columns_}));
     if (batch.short_rows > 0) {
       WEIR_RETURN_IF_ERROR(CudaStatus(
-          GatedDeltaDecode(DecodeArgsOf(input, arrays), input.stream),
+          form_ == StateForm::kRing
+              ? GatedDeltaRingDecode(RingArgsOf(input, arrays), input.stream)
+              : GatedDeltaDecode(DecodeArgsOf(input, arrays), input.stream),
           "Gated DeltaNet's decode"));
     }
     if (batch.short_rows < batch.rows) {
@@ -162,6 +186,16 @@ class GatedDeltaPart final : public DevicePart {
             .begins_early = batch.short_tokens_max == 1};
   }
 
+  GatedDeltaRingArgs RingArgsOf(const DeviceInput& input,
+                                const Arrays& arrays) const {
+    return {.step = DecodeArgsOf(input, arrays),
+            .ring = static_cast<float*>(input.pool->base(input.state + 2)),
+            .ring_stride = input.pool->stride(input.state + 2),
+            .turns = weights_.turns.as<uint32_t>()};
+  }
+
+  absl::Status FoldLongRows(const DeviceInput& input,
+                            const Arrays& arrays) const;
   absl::Status LongRows(const DeviceInput& input, const Arrays& arrays) const;
   GatedDeltaPrepareArgs PrepareArgsOf(const DeviceInput& input,
                                       const Arrays& arrays) const;
@@ -171,6 +205,7 @@ class GatedDeltaPart final : public DevicePart {
   cudaError_t Recur(const DeviceInput& input, const Arrays& arrays) const;
 
   const GatedDeltaNetShape shape_;
+  const StateForm form_;
   const StateNumber number_;
   const int64_t mixed_;
   const int32_t columns_;
@@ -278,9 +313,26 @@ cudaError_t GatedDeltaPart::Recur(const DeviceInput& input,
                           input.stream);
 }
 
+absl::Status GatedDeltaPart::FoldLongRows(const DeviceInput& input,
+                                          const Arrays& arrays) const {
+  const DeviceBatch& batch = *input.batch;
+  GatedDeltaRingArgs args = RingArgsOf(input, arrays);
+  args.step.rows = batch.rows - batch.short_rows;
+  // Any number beyond one: row r is not token r.
+  args.step.row_tokens_max = 2;
+  args.step.row_starts += batch.short_rows;
+  args.step.slots += batch.short_rows;
+  args.step.consumed += batch.short_rows;
+  return CudaStatus(FoldGatedDeltaRing(args, input.stream),
+                    "Gated DeltaNet's rings");
+}
+
 absl::Status GatedDeltaPart::LongRows(const DeviceInput& input,
                                       const Arrays& arrays) const {
   const DeviceBatch& batch = *input.batch;
+  if (form_ == StateForm::kRing) {
+    WEIR_RETURN_IF_ERROR(FoldLongRows(input, arrays));
+  }
   WEIR_RETURN_IF_ERROR(
       CudaStatus(PrepareGatedDelta(PrepareArgsOf(input, arrays), input.stream),
                  "Gated DeltaNet's convolution"));
@@ -357,9 +409,13 @@ bool TakesGatedDelta(const GatedDeltaNet& from) {
 }
 
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(
-    const GatedDeltaNet& from, DeviceWeights& weights) {
+    const GatedDeltaNet& from, StateForm form, DeviceWeights& weights) {
   const QkvShape& shape = from.shape().qkv;
   WEIR_RETURN_IF_ERROR(CheckShape(shape));
+  if (form == StateForm::kRing && !CanRingGatedDelta(HeadsOf(shape))) {
+    return absl::UnimplementedError(
+        "the ring form does not take this shape; --state-form write does");
+  }
   GatedDeltaPart::Weights taken;
   WEIR_ASSIGN_OR_RETURN(taken.projection,
                         weights.Matrix(from.qkv().projection().weight()));
@@ -374,8 +430,13 @@ absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(
   WEIR_ASSIGN_OR_RETURN(taken.norm, weights.Floats(from.output().norm()));
   WEIR_ASSIGN_OR_RETURN(taken.out,
                         weights.Matrix(from.output().projection().weight()));
+  if (form == StateForm::kRing) {
+    WEIR_ASSIGN_OR_RETURN(
+        taken.turns,
+        DeviceMemory::Take(2 * sizeof(uint32_t), "the ring form's turns"));
+  }
   return std::make_unique<GatedDeltaPart>(
-      from, weights.number(), std::move(taken));
+      from, form, weights.number(), std::move(taken));
 }
 
 }  // namespace weir::engine

@@ -13,15 +13,17 @@
 #include "engine/device/device_part.h"
 #include "engine/device/device_weights.h"
 #include "engine/mixers/gated_delta_net.h"
+#include "engine/state/state_form.h"
 
 namespace weir::engine {
 
 // Whether the kernels take its shape.
 bool TakesGatedDelta(const GatedDeltaNet& from);
 
-// RESOURCE_EXHAUSTED, INTERNAL; UNIMPLEMENTED for shapes that the kernels do
-// not take, with the key and what it may be.
+// In the ring form a session holds its ring as well, and rows of several tokens
+// fold it first. RESOURCE_EXHAUSTED, INTERNAL; UNIMPLEMENTED for shapes that
+// the kernels do not take, with the key and what it may be.
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(
-    const GatedDeltaNet& from, DeviceWeights& weights);
+    const GatedDeltaNet& from, StateForm form, DeviceWeights& weights);
 
 }  // namespace weir::engine

@@ -24,8 +24,9 @@ absl::StatusOr<std::unique_ptr<DevicePart>> Of(const Mixer& from,
 
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDelta(
     const GatedDeltaNet& from, DeviceWeights& weights) {
-  return TakesGatedDelta(from) ? MakeGatedDeltaPart(from, weights)
-                               : MakeAnyGatedDeltaPart(from, weights);
+  return TakesGatedDelta(from)
+             ? MakeGatedDeltaPart(from, StateForm::kWrite, weights)
+             : MakeAnyGatedDeltaPart(from, weights);
 }
 
 constexpr Maker kMakers[] = {
@@ -46,10 +47,23 @@ constexpr Maker kMakers[] = {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeDevicePart(
-    const Mixer& from, DeviceWeights& weights) {
+    const Mixer& from, StateForm form, DeviceWeights& weights) {
+  if (form == StateForm::kRing) {
+    const auto* gated_delta = dynamic_cast<const GatedDeltaNet*>(&from);
+    if (gated_delta != nullptr) {
+      return MakeGatedDeltaPart(*gated_delta, form, weights);
+    }
+  }
   for (const Maker make : kMakers) {
     absl::StatusOr<std::unique_ptr<DevicePart>> part = make(from, weights);
-    if (!part.ok() || *part != nullptr) return part;
+    if (!part.ok()) return part;
+    if (*part == nullptr) continue;
+    if (form == StateForm::kRing &&
+        !(*part)->State(StateNumber::kFloat32).empty()) {
+      return absl::UnimplementedError(
+          "this mixer has no ring form; --state-form write serves it");
+    }
+    return part;
   }
   return absl::UnimplementedError("this mixer runs on a CPU only");
 }

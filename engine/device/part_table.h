@@ -13,13 +13,15 @@
 #include "engine/device/device_part.h"
 #include "engine/device/device_weights.h"
 #include "engine/mixers/mixer.h"
+#include "engine/state/state_form.h"
 
 namespace weir::engine {
 
 // The part of a GPU that does what `from` does, with its weights.
-// UNIMPLEMENTED for a mixer that has none there, or a shape that its kernels do
-// not take, saying which; RESOURCE_EXHAUSTED, INTERNAL.
+// UNIMPLEMENTED for a mixer that has none there, or not in that form, or a
+// shape that its kernels do not take, saying which; RESOURCE_EXHAUSTED,
+// INTERNAL.
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeDevicePart(
-    const Mixer& from, DeviceWeights& weights);
+    const Mixer& from, StateForm form, DeviceWeights& weights);
 
 }  // namespace weir::engine

@@ -42,6 +42,7 @@ using engine::Row;
 using engine::RunStep;
 using engine::Save;
 using engine::SourcePath;
+using engine::StateForm;
 using engine::StepResult;
 
 constexpr uint64_t kSeed = 20261201;
@@ -76,6 +77,7 @@ struct Numbers {
   const char* name;
   Compute compute;
   RestNumber rest = RestNumber::kFloat32;
+  StateForm form = StateForm::kWrite;
 };
 
 std::unique_ptr<Engine> EngineOn(const std::string& folder, Numbers numbers) {
@@ -83,6 +85,7 @@ std::unique_ptr<Engine> EngineOn(const std::string& folder, Numbers numbers) {
   options.model_dir = folder;
   options.compute = numbers.compute;
   options.state = numbers.rest;
+  options.state_form = numbers.form;
   options.slots = kSlots;
   options.step_rows_max = 72;
   auto engine = CreateCudaEngine(options);
@@ -153,7 +156,15 @@ INSTANTIATE_TEST_SUITE_P(
         testing::Values(
             Numbers{"fp32", Compute::kFloat32},
             Numbers{"bf16", Compute::kBfloat16},
-            Numbers{"bf16_state", Compute::kBfloat16, RestNumber::kBfloat16})),
+            Numbers{"bf16_state", Compute::kBfloat16, RestNumber::kBfloat16},
+            Numbers{"fp32_ring",
+                    Compute::kFloat32,
+                    RestNumber::kFloat32,
+                    StateForm::kRing},
+            Numbers{"bf16_ring",
+                    Compute::kBfloat16,
+                    RestNumber::kFloat32,
+                    StateForm::kRing})),
     [](const auto& info) {
       return std::string(std::get<0>(info.param).name) + "_" +
              std::get<1>(info.param).name;
@@ -370,6 +381,33 @@ TEST(CudaEngineLimitsTest, AModelThatRunsOnACpuOnlyIsRefusedByItsFamily) {
   EXPECT_THAT(std::string(engine.status().message()),
               testing::AllOf(testing::HasSubstr("family xlstm"),
                              testing::HasSubstr("a CPU only")));
+}
+
+TEST(CudaEngineLimitsTest, AModelWithoutTheRingFormIsRefusedWithWhatToDo) {
+  CudaEngineOptions options;
+  options.model_dir = SourcePath("tests/golden/fla_retnet");
+  options.slots = 4;
+  options.state_form = StateForm::kRing;
+  const auto engine = CreateCudaEngine(options);
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(engine.status().message()),
+              testing::AllOf(testing::HasSubstr("family retnet"),
+                             testing::HasSubstr("--state-form write")));
+}
+
+TEST(CudaEngineLimitsTest, AStateOfOneFormIsRefusedByTheOther) {
+  const std::string folder = SourcePath("models/demo");
+  const auto write = EngineOn(folder, {"bf16", Compute::kBfloat16});
+  const auto ring = EngineOn(
+      folder,
+      {"ring", Compute::kBfloat16, RestNumber::kFloat32, StateForm::kRing});
+  ASSERT_NE(write, nullptr);
+  ASSERT_NE(ring, nullptr);
+  std::vector<std::byte> saved(write->model().state_bytes);
+  const int32_t from = *write->AcquireSlot();
+  ASSERT_TRUE(write->SaveSlot(from, saved).ok());
+  const absl::Status loaded = ring->LoadSlot(saved, *ring->AcquireSlot());
+  EXPECT_EQ(loaded.code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(CudaEngineLimitsTest, APlanBeyondTheStepIsRefusedWithTheLimits) {

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <span>
 
@@ -76,6 +78,24 @@ GatedDeltaCase::GatedDeltaCase(const GatedDeltaShape& shape_in,
   norm_weight = fill(shape.value_dim, 1, 0.1F);
   state = fill(slot_count * state_numbers(), 0, 0.3F);
   out.assign(tokens * values(), kMark);
+  ring.assign(slot_count * ring_numbers(),
+              std::numeric_limits<float>::quiet_NaN());
+  for (int64_t slot = 0; slot < slot_count; ++slot) {
+    for (int64_t h = 0; h < shape.heads; ++h) {
+      ring[slot * ring_numbers() + h * engine::kRingSteps + engine::kRingHeld] =
+          std::bit_cast<float>(0);
+    }
+  }
+}
+
+int64_t GatedDeltaCase::ring_numbers() const {
+  engine::GatedDeltaDecodeArgs args;
+  args.heads = shape.heads;
+  args.key_heads = shape.key_heads;
+  args.key_dim = shape.key_dim;
+  args.value_dim = shape.value_dim;
+  // Whole pieces of 16 bytes, as a pool has them.
+  return (engine::GatedDeltaRingNumbers(args) + 3) / 4 * 4;
 }
 
 std::vector<float> GatedDeltaCase::RowOut(int32_t row) const {
@@ -91,6 +111,11 @@ std::vector<float> GatedDeltaCase::SlotState(int32_t slot) const {
 std::vector<float> GatedDeltaCase::SlotWindow(int32_t slot) const {
   return {window.begin() + slot * window_numbers(),
           window.begin() + (slot + 1) * window_numbers()};
+}
+
+std::vector<float> GatedDeltaCase::SlotRing(int32_t slot) const {
+  return {ring.begin() + slot * ring_numbers(),
+          ring.begin() + (slot + 1) * ring_numbers()};
 }
 
 void GatedDeltaCase::RunReference() {
@@ -162,6 +187,44 @@ void GatedDeltaCase::ReferenceRow(size_t row) {
 }
 
 void GatedDeltaCase::RunOnDevice() {
+  OnDevice([](const engine::GatedDeltaRingArgs& args) {
+    return engine::GatedDeltaDecode(args.step, nullptr);
+  });
+}
+
+void GatedDeltaCase::RunByRing() {
+  OnDevice([](const engine::GatedDeltaRingArgs& args) {
+    return engine::GatedDeltaRingDecode(args, nullptr);
+  });
+}
+
+void GatedDeltaCase::FoldOnDevice(int32_t tokens_min) {
+  OnDevice([&](engine::GatedDeltaRingArgs args) {
+    args.step.row_tokens_min = tokens_min;
+    return engine::FoldGatedDeltaRing(args, nullptr);
+  });
+}
+
+engine::GatedDeltaDecodeArgs GatedDeltaCase::Shape() const {
+  engine::GatedDeltaDecodeArgs args;
+  args.rows = static_cast<int32_t>(slots.size());
+  args.heads = shape.heads;
+  args.key_heads = shape.key_heads;
+  args.key_dim = shape.key_dim;
+  args.value_dim = shape.value_dim;
+  args.conv_width = shape.conv_width;
+  for (size_t row = 0; row < slots.size(); ++row) {
+    args.row_tokens_max =
+        std::max(args.row_tokens_max, row_starts[row + 1] - row_starts[row]);
+  }
+  // With a row of none, token r is not row r's.
+  if (tokens != args.rows)
+    args.row_tokens_max = std::max(args.row_tokens_max, 2);
+  return args;
+}
+
+void GatedDeltaCase::OnDevice(
+    const std::function<cudaError_t(const engine::GatedDeltaRingArgs&)>& run) {
   const bool is_float = shape.number == StateNumber::kFloat32;
   const auto bits = [&](const std::vector<float>& x) {
     return is_float ? std::vector<uint16_t>() : Bfloat16s(x);
@@ -186,20 +249,8 @@ void GatedDeltaCase::RunOnDevice() {
   DeviceArray<float> steps{std::span<const float>(dt_bias)};
   DeviceArray<float> norm{std::span<const float>(norm_weight)};
   DeviceArray<float> kept{std::span<const float>(state)};
-  engine::GatedDeltaDecodeArgs args;
-  args.rows = static_cast<int32_t>(slots.size());
-  args.heads = shape.heads;
-  args.key_heads = shape.key_heads;
-  args.key_dim = shape.key_dim;
-  args.value_dim = shape.value_dim;
-  args.conv_width = shape.conv_width;
-  for (size_t row = 0; row < slots.size(); ++row) {
-    args.row_tokens_max =
-        std::max(args.row_tokens_max, row_starts[row + 1] - row_starts[row]);
-  }
-  // With a row of none, token r is not row r's.
-  if (tokens != args.rows)
-    args.row_tokens_max = std::max(args.row_tokens_max, 2);
+  DeviceArray<float> rings{std::span<const float>(ring)};
+  engine::GatedDeltaDecodeArgs args = Shape();
   args.row_starts = starts.data();
   args.slots = row_slots.data();
   args.consumed = before.data();
@@ -224,11 +275,21 @@ void GatedDeltaCase::RunOnDevice() {
   args.state_stride = state_numbers();
   args.window = is_float ? static_cast<void*>(held.data()) : held_bits.data();
   args.window_stride = window_numbers();
-  ASSERT_EQ(engine::GatedDeltaDecode(args, nullptr), cudaSuccess);
+  DeviceArray<uint32_t> turns{2};
+  turns.Set(std::vector<uint32_t>{0, 0});
+  ASSERT_EQ(run({.step = args,
+                 .ring = rings.data(),
+                 .ring_stride = ring_numbers(),
+                 .turns = turns.data(),
+                 .form = ring_form,
+                 .block_values = block_values}),
+            cudaSuccess);
   Must(cudaDeviceSynchronize(), "Gated DeltaNet's step");
   out = is_float ? result.Get() : Floats(result_bits.Get());
   window = is_float ? held.Get() : Floats(held_bits.Get());
   state = kept.Get();
+  ring = rings.Get();
+  EXPECT_EQ(turns.Get(), (std::vector<uint32_t>{0, 0}));
 }
 
 }  // namespace weir::gpu

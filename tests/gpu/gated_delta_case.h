@@ -7,9 +7,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "engine/kernels/cuda/gated_delta_decode.h"
+#include "engine/kernels/cuda/gated_delta_ring.h"
 
 namespace weir::gpu {
 
@@ -35,6 +37,10 @@ struct GatedDeltaCase {
   // The definition, in fp64; changes out, state and window.
   void RunReference();
   void RunOnDevice();
+  // The same by the ring form, which changes the rings as well.
+  void RunByRing();
+  // Folds the rings of the rows of so many tokens.
+  void FoldOnDevice(int32_t tokens_min);
 
   int64_t keys() const { return int64_t{shape.key_heads} * shape.key_dim; }
   int64_t values() const { return int64_t{shape.heads} * shape.value_dim; }
@@ -42,10 +48,12 @@ struct GatedDeltaCase {
   int64_t columns() const { return mixed() + values() + 2 * shape.heads; }
   int64_t state_numbers() const { return values() * shape.key_dim; }
   int64_t window_numbers() const { return shape.conv_width * mixed(); }
+  int64_t ring_numbers() const;
 
   std::vector<float> RowOut(int32_t row) const;
   std::vector<float> SlotState(int32_t slot) const;
   std::vector<float> SlotWindow(int32_t slot) const;
+  std::vector<float> SlotRing(int32_t slot) const;
 
   GatedDeltaShape shape;
   std::vector<int32_t> row_starts;
@@ -56,9 +64,18 @@ struct GatedDeltaCase {
   std::vector<float> projected;  // of numbers that `number` holds exactly
   std::vector<float> conv_weight, conv_bias, a_log, dt_bias, norm_weight;
   std::vector<float> out, state, window;
+  // Empty ones, of NaN wherever nothing need be.
+  std::vector<float> ring;
+  // As GatedDeltaRingArgs.
+  int32_t block_values = 0;
+  engine::GatedDeltaRingForm ring_form = engine::GatedDeltaRingForm::kByStates;
 
  private:
   void ReferenceRow(size_t row);
+  // The rows and the shape, as the kernels are told of them.
+  engine::GatedDeltaDecodeArgs Shape() const;
+  void OnDevice(
+      const std::function<cudaError_t(const engine::GatedDeltaRingArgs&)>& run);
 };
 
 }  // namespace weir::gpu

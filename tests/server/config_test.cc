@@ -66,6 +66,7 @@ TEST(ConfigTest, AGpuHasItsOwnDefaults) {
   const Config cuda = Read(With(kModel, {"--device", "cuda"}));
   EXPECT_TRUE(cuda.cuda);
   EXPECT_FALSE(cuda.fp32);
+  EXPECT_FALSE(cuda.ring);
   EXPECT_EQ(cuda.limits.step_tokens_max, 8192);
   EXPECT_EQ(cuda.limits.step_rows_max, 512);
   // What the card has left.
@@ -84,8 +85,12 @@ TEST(ConfigTest, AGpuHasItsOwnDefaults) {
                                  "3GiB"}));
   EXPECT_TRUE(told.fp32);
   EXPECT_TRUE(told.bf16_state);
+  EXPECT_FALSE(told.ring);
   EXPECT_EQ(told.limits.step_tokens_max, 64);
   EXPECT_EQ(told.pool_bytes, uint64_t{3} << 30);
+
+  EXPECT_TRUE(
+      Read(With(kModel, {"--device", "cuda", "--state-form", "ring"})).ring);
 }
 
 TEST(ConfigTest, DefaultsListenOnThisMachineAlone) {
@@ -159,6 +164,13 @@ TEST(ConfigTest, WrongFlagsEndWithTwoAndSayWhichAndWhatRange) {
       {{"--device", "cuda", "--state-number", "fp16"},
        "--state-number",
        "fp32|bf16"},
+      {{"--device", "cuda", "--state-form", "log"},
+       "--state-form",
+       "write|ring"},
+      {{"--state-form", "ring"}, "--state-form", "--device cuda"},
+      {{"--device", "cuda", "--state-form", "ring", "--state-number", "bf16"},
+       "--state-form",
+       "--state-number fp32"},
       {{"--listen", "0.0.0.0:7070"}, "--listen", "--allow-plaintext"},
       {{"--listen", "127.evil.example:7070"}, "--listen", "--allow-plaintext"},
       {{"--admin-listen", "[::]:1"}, "--admin-listen", "--allow-plaintext"},

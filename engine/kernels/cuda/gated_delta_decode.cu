@@ -267,12 +267,16 @@ cudaError_t GatedDeltaDecode(const GatedDeltaDecodeArgs& args,
   if (args.row_tokens_max > 1 && args.form == GatedDeltaForm::kByStates) {
     left_out = {2, TogetherTokensMax(args)};
   }
+  const bool is_together = left_out.tokens_max >= 2;
+  // Rows of one token are another's.
+  if (args.row_tokens_min > 1) {
+    left_out = {1, std::max(1, left_out.tokens_max)};
+  }
   const Launcher launch = args.number == StateNumber::kFloat32
                               ? OfNumber<float>(args, left_out)
                               : OfNumber<__nv_bfloat16>(args, left_out);
   if (launch == nullptr) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
-  const bool is_together = left_out.tokens_max >= left_out.tokens_min;
   if (!is_together || args.row_tokens_min == 1 ||
       TakesLongRows(args, left_out)) {
     const cudaError_t status = launch(args, left_out, stream);

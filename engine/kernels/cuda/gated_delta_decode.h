@@ -52,7 +52,7 @@ struct GatedDeltaDecodeArgs {
   int32_t conv_width = 0;  // W, 2 to 8
   // The most tokens of a row: at 1 row r's token is token r.
   int32_t row_tokens_max = 1;
-  // No row has fewer but those of none: from 2 on a launch is saved.
+  // Rows of one token are left out from 2 on, and a launch is saved.
   int32_t row_tokens_min = 1;
   const int32_t* row_starts = nullptr;  // [rows + 1]; unused at 1
   const int32_t* slots = nullptr;       // [rows]; -1: padding, nothing is done
