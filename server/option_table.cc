@@ -63,7 +63,7 @@ constexpr Option kOptions[] = {
      "write|ring",
      "write",
      "How steps of one token leave a state: written in each, or kept in a ring "
-     "beside it and written once in 16. With --device cuda and Gated "
+     "beside it and written once in 8. With --device cuda and Gated "
      "DeltaNet."},
     {"slots",
      OptionKind::kNumber,

@@ -7,7 +7,7 @@ namespace weir::engine {
 
 enum class StateForm {
   kWrite,  // each step writes it
-  // Each step leaves what its token adds in a ring beside it, and one in 16
+  // Each step leaves what its token adds in a ring beside it, and one in 8
   // writes it. Gated DeltaNet has this form.
   kRing,
 };

@@ -392,15 +392,16 @@ bool IsSound(const GatedDeltaRingArgs& args) {
          args.step.state_stride % 4 == 0;
 }
 
-// From this many states on.
-constexpr int64_t kStreamStates = 1024;
+// From this many numbers of states on: docs/kernels/decode.md.
+constexpr int64_t kStreamNumbers = int64_t{1} << 27;
 
 bool IsStreamed(const GatedDeltaRingArgs& args) {
   if (args.form != GatedDeltaRingForm::kByStates) {
     return args.form == GatedDeltaRingForm::kStream;
   }
-  return args.block_values == 0 &&
-         int64_t{args.step.rows} * args.step.heads >= kStreamStates &&
+  const int64_t state =
+      int64_t{args.step.heads} * args.step.value_dim * args.step.key_dim;
+  return args.block_values == 0 && args.step.rows * state >= kStreamNumbers &&
          CanStreamRing(args);
 }
 
