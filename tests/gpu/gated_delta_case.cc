@@ -161,6 +161,15 @@ void GatedDeltaCase::ReferenceRow(size_t row) {
   }
 }
 
+int32_t GatedDeltaCase::RowTokensMax() const {
+  // With a row of none, token r is not row r's.
+  int32_t most = tokens == static_cast<int64_t>(slots.size()) ? 1 : 2;
+  for (size_t row = 0; row < slots.size(); ++row) {
+    most = std::max(most, row_starts[row + 1] - row_starts[row]);
+  }
+  return most;
+}
+
 void GatedDeltaCase::RunOnDevice() {
   const bool is_float = shape.number == StateNumber::kFloat32;
   const auto bits = [&](const std::vector<float>& x) {
@@ -185,7 +194,9 @@ void GatedDeltaCase::RunOnDevice() {
   DeviceArray<float> rates{std::span<const float>(log2_rate)};
   DeviceArray<float> steps{std::span<const float>(dt_bias)};
   DeviceArray<float> norm{std::span<const float>(norm_weight)};
+  const bool is_float_state = shape.state_number == StateNumber::kFloat32;
   DeviceArray<float> kept{std::span<const float>(state)};
+  DeviceArray<uint16_t> kept_bits{std::span<const uint16_t>(Bfloat16s(state))};
   engine::GatedDeltaDecodeArgs args;
   args.rows = static_cast<int32_t>(slots.size());
   args.heads = shape.heads;
@@ -193,13 +204,7 @@ void GatedDeltaCase::RunOnDevice() {
   args.key_dim = shape.key_dim;
   args.value_dim = shape.value_dim;
   args.conv_width = shape.conv_width;
-  for (size_t row = 0; row < slots.size(); ++row) {
-    args.row_tokens_max =
-        std::max(args.row_tokens_max, row_starts[row + 1] - row_starts[row]);
-  }
-  // With a row of none, token r is not row r's.
-  if (tokens != args.rows)
-    args.row_tokens_max = std::max(args.row_tokens_max, 2);
+  args.row_tokens_max = RowTokensMax();
   args.row_starts = starts.data();
   args.slots = row_slots.data();
   args.consumed = before.data();
@@ -220,7 +225,9 @@ void GatedDeltaCase::RunOnDevice() {
   args.begins_early = shape.begins_early;
   args.out = is_float ? static_cast<void*>(result.data()) : result_bits.data();
   args.out_stride = values();
-  args.state = kept.data();
+  args.state_number = shape.state_number;
+  args.state =
+      is_float_state ? static_cast<void*>(kept.data()) : kept_bits.data();
   args.state_stride = state_numbers();
   args.window = is_float ? static_cast<void*>(held.data()) : held_bits.data();
   args.window_stride = window_numbers();
@@ -228,7 +235,7 @@ void GatedDeltaCase::RunOnDevice() {
   Must(cudaDeviceSynchronize(), "Gated DeltaNet's step");
   out = is_float ? result.Get() : Floats(result_bits.Get());
   window = is_float ? held.Get() : Floats(held_bits.Get());
-  state = kept.Get();
+  state = is_float_state ? kept.Get() : Floats(kept_bits.Get());
 }
 
 }  // namespace weir::gpu

@@ -24,6 +24,8 @@ struct GatedDeltaShape {
   bool bias = false;
   engine::GatedDeltaForm form = engine::GatedDeltaForm::kByStates;
   bool begins_early = false;
+  // In device memory; a bf16 at rest is rounded there.
+  engine::StateNumber state_number = engine::StateNumber::kFloat32;
 };
 
 struct GatedDeltaCase {
@@ -59,6 +61,7 @@ struct GatedDeltaCase {
 
  private:
   void ReferenceRow(size_t row);
+  int32_t RowTokensMax() const;
 };
 
 }  // namespace weir::gpu
