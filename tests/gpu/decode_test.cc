@@ -175,6 +175,8 @@ TEST_P(DecodeTest, Bfloat16AtRestIsRoundedByChance) {
   want.Run(RecurrenceForm::kReference);
   const std::vector<float> exact = want.SlotState(0);
   std::vector<double> sum(exact.size());
+  double apart = 0;
+  double neighbours = 0;
   constexpr uint32_t kDraws = 64;
 
   for (uint32_t seed = 0; seed < kDraws; ++seed) {
@@ -190,9 +192,14 @@ TEST_P(DecodeTest, Bfloat16AtRestIsRoundedByChance) {
       ASSERT_LE(std::fabs(state[i] - exact[i]),
                 std::fabs(exact[i]) / 128 + 1e-6);
       sum[i] += state[i];
+      apart += std::pow(state[i] - exact[i], 2);
+      if (i == 0) continue;
+      neighbours += (state[i] - exact[i]) * (state[i - 1] - exact[i - 1]);
     }
   }
 
+  // Neighbours' roundings do not depend on each other.
+  EXPECT_LE(std::fabs(neighbours / apart), 0.1);
   double error = 0;
   double size = 0;
   for (size_t i = 0; i < sum.size(); ++i) {

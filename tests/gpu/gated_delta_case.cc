@@ -186,6 +186,15 @@ void GatedDeltaCase::ReferenceRow(size_t row) {
   }
 }
 
+int32_t GatedDeltaCase::RowTokensMax() const {
+  // With a row of none, token r is not row r's.
+  int32_t most = tokens == static_cast<int64_t>(slots.size()) ? 1 : 2;
+  for (size_t row = 0; row < slots.size(); ++row) {
+    most = std::max(most, row_starts[row + 1] - row_starts[row]);
+  }
+  return most;
+}
+
 void GatedDeltaCase::RunOnDevice() {
   OnDevice([](const engine::GatedDeltaRingArgs& args) {
     return engine::GatedDeltaDecode(args.step, nullptr);
@@ -213,13 +222,7 @@ engine::GatedDeltaDecodeArgs GatedDeltaCase::Shape() const {
   args.key_dim = shape.key_dim;
   args.value_dim = shape.value_dim;
   args.conv_width = shape.conv_width;
-  for (size_t row = 0; row < slots.size(); ++row) {
-    args.row_tokens_max =
-        std::max(args.row_tokens_max, row_starts[row + 1] - row_starts[row]);
-  }
-  // With a row of none, token r is not row r's.
-  if (tokens != args.rows)
-    args.row_tokens_max = std::max(args.row_tokens_max, 2);
+  args.row_tokens_max = RowTokensMax();
   return args;
 }
 
@@ -248,7 +251,9 @@ void GatedDeltaCase::OnDevice(
   DeviceArray<float> rates{std::span<const float>(log2_rate)};
   DeviceArray<float> steps{std::span<const float>(dt_bias)};
   DeviceArray<float> norm{std::span<const float>(norm_weight)};
+  const bool is_float_state = shape.state_number == StateNumber::kFloat32;
   DeviceArray<float> kept{std::span<const float>(state)};
+  DeviceArray<uint16_t> kept_bits{std::span<const uint16_t>(Bfloat16s(state))};
   DeviceArray<float> rings{std::span<const float>(ring)};
   engine::GatedDeltaDecodeArgs args = Shape();
   args.row_starts = starts.data();
@@ -271,7 +276,9 @@ void GatedDeltaCase::OnDevice(
   args.begins_early = shape.begins_early;
   args.out = is_float ? static_cast<void*>(result.data()) : result_bits.data();
   args.out_stride = values();
-  args.state = kept.data();
+  args.state_number = shape.state_number;
+  args.state =
+      is_float_state ? static_cast<void*>(kept.data()) : kept_bits.data();
   args.state_stride = state_numbers();
   args.window = is_float ? static_cast<void*>(held.data()) : held_bits.data();
   args.window_stride = window_numbers();
@@ -287,7 +294,7 @@ void GatedDeltaCase::OnDevice(
   Must(cudaDeviceSynchronize(), "Gated DeltaNet's step");
   out = is_float ? result.Get() : Floats(result_bits.Get());
   window = is_float ? held.Get() : Floats(held_bits.Get());
-  state = kept.Get();
+  state = is_float_state ? kept.Get() : Floats(kept_bits.Get());
   ring = rings.Get();
   EXPECT_EQ(turns.Get(), (std::vector<uint32_t>{0, 0}));
 }

@@ -26,6 +26,8 @@ struct GatedDeltaShape {
   bool bias = false;
   engine::GatedDeltaForm form = engine::GatedDeltaForm::kByStates;
   bool begins_early = false;
+  // In device memory; a bf16 at rest is rounded there.
+  engine::StateNumber state_number = engine::StateNumber::kFloat32;
 };
 
 struct GatedDeltaCase {
@@ -76,6 +78,7 @@ struct GatedDeltaCase {
   engine::GatedDeltaDecodeArgs Shape() const;
   void OnDevice(
       const std::function<cudaError_t(const engine::GatedDeltaRingArgs&)>& run);
+  int32_t RowTokensMax() const;
 };
 
 }  // namespace weir::gpu

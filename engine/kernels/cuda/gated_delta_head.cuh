@@ -1,166 +1,155 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What stands around one head's steps for a group of threads: its token is read
-// and prepared, its output finished.
-// gated_delta_stream.cu.
+// What stands around the steps of a unit's states: its token is prepared, its
+// outputs are finished. Sums are taken in the order of the forms whose threads
+// have a channel each. gated_delta_stream.cu.
 //
-// Threads: all of a group call each function together.
+// Threads: all of a warp call each function together.
 #pragma once
 
 #include <cstdint>
 
-#include "engine/kernels/cuda/gated_delta_inputs.cuh"
+#include "engine/kernels/cuda/gated_delta_part.cuh"
 #include "engine/kernels/cuda/gated_delta_run.cuh"
 #include "engine/kernels/cuda/token_step.cuh"
 
 namespace weir::engine {
 
-// What a thread reads of a head's token, a head ahead of its use. Its first
-// channels are of q and k, the others values.
-template <int kWidth, int kKeyDim>
-struct HeadInputs {
-  static constexpr int kEach =
-      2 * kKeyDim / kTileThreads > 0 ? 2 * kKeyDim / kTileThreads : 1;
-
-  ChannelInputs<kWidth> keys[kEach];
-  ChannelInputs<kWidth> values[kEach];
-  float z[kEach];
-  // Of the gates, by one thread.
-  float a;
-  float b;
-  float log2_rate;
-  float dt_bias;
-};
-
-// Heads that share a key come one after another: with_keys is false where the
-// head before had the same.
-template <typename Input, int kWidth, int kKeyDim>
-__device__ void FetchHead(const GatedDeltaDecodeArgs& args,
-                          const RowInputs<Input, kWidth>& row,
-                          int head,
-                          int key_head,
-                          bool with_keys,
-                          HeadInputs<kWidth, kKeyDim>& to) {
-  const int keys = args.key_heads * kKeyDim;
+// The sums of squares of the span's first and second 32 numbers, in the order
+// of a warp that has one of them a lane.
+__device__ inline float2 SquaresOfSpan(float2 y) {
+  float even = __fmul_rn(y.x, y.x);
+  float odd = __fmul_rn(y.y, y.y);
 #pragma unroll
-  for (int each = 0; each < to.kEach; ++each) {
-    const int c = each * kTileThreads + GroupThread();
-    if (with_keys && c < 2 * kKeyDim) {
-      const int column = key_head * kKeyDim + c % kKeyDim;
-      FetchColumn(
-          args, row, c < kKeyDim ? column : keys + column, to.keys[each]);
-    }
-    if (c < args.value_dim) {
-      const int value = head * args.value_dim + c;
-      FetchColumn(args, row, 2 * keys + value, to.values[each]);
-      to.z[each] = args.gate == GateKind::kNone
-                       ? 0.0F
-                       : static_cast<float>(row.x[args.z_column + value]);
-    }
+  for (int step = kWarp / 4; step > 0; step /= 2) {
+    even += __shfl_xor_sync(0xffffffffU, even, step);
+    odd += __shfl_xor_sync(0xffffffffU, odd, step);
   }
-  if (GroupThread() == kTileThreads - 1) {
-    to.a = static_cast<float>(row.x[args.a_column + head]);
-    to.b = static_cast<float>(row.x[args.b_column + head]);
-    to.log2_rate = args.log2_rate[head];
-    to.dt_bias = args.dt_bias[head];
-  }
+  const float sum = even + odd;
+  return make_float2(__shfl_sync(0xffffffffU, sum, 0),
+                     __shfl_sync(0xffffffffU, sum, kWarp / 2));
 }
 
-// Fills shared.q and k, leaves their inputs in the window.
-template <typename Input, int kWidth, int kKeyDim>
-__device__ void PrepareKeys(const GatedDeltaDecodeArgs& args,
-                            const RowInputs<Input, kWidth>& row,
-                            int key_head,
-                            bool is_writer,
-                            const HeadInputs<kWidth, kKeyDim>& head,
-                            GroupShared<kKeyDim>& shared) {
-  const int keys = args.key_heads * kKeyDim;
-  float y[head.kEach];
+__device__ inline float GateOf(GateKind gate, float z) {
+  if (gate == GateKind::kSilu) return SiluOf(z);
+  return gate == GateKind::kSigmoid ? SigmoidOf(z) : 1.0F;
+}
+
+template <typename Input, int kKeyDim>
+__device__ void PrepareUnit(const GatedDeltaDecodeArgs& args,
+                            const UnitPlan& plan,
+                            const UnitPart& part,
+                            const UnitInputs<Input, kKeyDim>& inputs,
+                            StreamUnit<kKeyDim>& unit) {
+  constexpr int kSpans = UnitInputs<Input, kKeyDim>::kSpans;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int column = part.Column<kKeyDim>(args);
+  const int channels = part.Channels<kKeyDim>(args, plan);
+  float2 y[kSpans];
 #pragma unroll
-  for (int each = 0; each < head.kEach; ++each) {
-    const int c = each * kTileThreads + GroupThread();
-    if (c >= 2 * kKeyDim) break;
-    const int column = key_head * kKeyDim + c % kKeyDim;
-    if (is_writer) {
-      row.window[row.entry[kWidth - 1] +
-                 (c < kKeyDim ? column : keys + column)] =
-          static_cast<Input>(head.keys[each].x[kWidth - 1]);
-    }
-    y[each] = Convolved(head.keys[each]);
-    const float sum = SumOverLanes<kWarp>(y[each] * y[each]);
-    if (c % kWarp == 0) shared.squares[c / kWarp] = sum;
+  for (int span = 0; span < kSpans; ++span) {
+    const int c = part.Channel(span);
+    if (c >= channels) break;
+    ConvolvePair(
+        args, inputs.x[span], column + c, 1, [&](int, float2 of_token) {
+          y[span] = of_token;
+        });
   }
-  GroupBarrier();
-#pragma unroll
-  for (int each = 0; each < head.kEach; ++each) {
-    const int c = each * kTileThreads + GroupThread();
-    if (c >= 2 * kKeyDim) break;
-    const bool is_query = c < kKeyDim;
+  if (part.IsOfKeys()) {
+    constexpr int kKeySpans = kKeyDim / kSpan;
     float sum = kHeadNormEps;
 #pragma unroll
-    for (int w = 0; w < kKeyDim / kWarp; ++w) {
-      sum += shared.squares[(is_query ? 0 : kKeyDim / kWarp) + w];
+    for (int span = 0; span < kKeySpans; ++span) {
+      const float2 squares = SquaresOfSpan(y[span]);
+      sum += squares.x;
+      sum += squares.y;
     }
+    const float root = rsqrtf(sum);
     const float scale =
-        is_query ? 1.0F / sqrtf(static_cast<float>(kKeyDim)) : 1.0F;
-    float* to = is_query ? &shared.q[c] : &shared.k[c - kKeyDim];
-    *to = y[each] * scale * rsqrtf(sum);
-  }
-}
-
-// Fills shared.v and the gates, leaves the values' inputs in the window.
-template <typename Input, int kWidth, int kKeyDim>
-__device__ void PrepareValues(const GatedDeltaDecodeArgs& args,
-                              const RowInputs<Input, kWidth>& row,
-                              int head,
-                              const HeadInputs<kWidth, kKeyDim>& inputs,
-                              GroupShared<kKeyDim>& shared) {
-  const int first = 2 * args.key_heads * kKeyDim + head * args.value_dim;
+        part.warp == 0 ? 1.0F / sqrtf(static_cast<float>(kKeyDim)) : 1.0F;
+    float* to = part.warp == 0 ? unit.q : unit.k;
 #pragma unroll
-  for (int each = 0; each < inputs.kEach; ++each) {
-    const int c = each * kTileThreads + GroupThread();
-    if (c >= args.value_dim) break;
-    row.window[row.entry[kWidth - 1] + first + c] =
-        static_cast<Input>(inputs.values[each].x[kWidth - 1]);
-    shared.v[c] = Convolved(inputs.values[each]);
+    for (int span = 0; span < kKeySpans; ++span) {
+      StorePair(
+          to + part.Channel(span),
+          make_float2(y[span].x * scale * root, y[span].y * scale * root));
+    }
+    if (part.warp == 0) {
+      if (lane == 0) unit.token = part.token;
+      if (lane == 0) unit.head = part.head;
+      return;
+    }
+    const RoundingKey key = {RoundingSeed(args.rounding_seed, part.consumed)};
+    for (int pair = lane; pair < kKeyDim / 2; pair += kWarp) {
+      unit.chances[pair] = key.ColumnBits(2 * pair);
+    }
+    return;
   }
-  if (GroupThread() == kTileThreads - 1) {
-    shared.decay =
-        exp2f(inputs.log2_rate * SoftplusOf(inputs.a + inputs.dt_bias));
-    shared.beta = args.beta_scale * SigmoidOf(inputs.b);
+#pragma unroll
+  for (int span = 0; span < kSpans; ++span) {
+    const int c = part.Channel(span);
+    if (c >= channels) break;
+    const float2 z = FromPair(inputs.z[span]);
+    StorePair(unit.values + c, y[span]);
+    StorePair(unit.gates + c,
+              make_float2(GateOf(args.gate, z.x), GateOf(args.gate, z.y)));
+  }
+  if (part.warp == kPrepareWarps - 1 && lane < plan.unit_heads) {
+    const float a = static_cast<float>(inputs.a);
+    unit.decay[lane] = exp2f(inputs.log2_rate * SoftplusOf(a + inputs.dt_bias));
+    unit.beta[lane] = args.beta_scale * SigmoidOf(static_cast<float>(inputs.b));
   }
 }
 
-// The head's out from shared.o, the sum of the norm as SumOfHead takes it.
-template <typename Input, int kKeyDim, int kEach>
+// A head's out; the sum of the norm as SumOfHead takes it.
+template <typename Input, int kKeyDim>
 __device__ void FinishHead(const GatedDeltaDecodeArgs& args,
-                           int64_t token,
+                           const StreamUnit<kKeyDim>& unit,
                            int head,
-                           const float (&z)[kEach],
-                           GroupShared<kKeyDim>& shared) {
+                           const float* norm_weight) {
+  constexpr int kSpans = StreamUnit<kKeyDim>::kValues / kSpan;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const float* const o = unit.values + head * args.value_dim;
+  const float* const gates = unit.gates + head * args.value_dim;
+  float2 x[kSpans];
+  float squares[8] = {};
 #pragma unroll
-  for (int each = 0; each < kEach; ++each) {
-    const int r = each * kTileThreads + GroupThread();
-    const float o = r < args.value_dim ? shared.o[r] : 0.0F;
-    const float sum = SumOverLanes<kSquaresGroup>(o * o);
-    if (r % kSquaresGroup == 0) shared.o_squares[r / kSquaresGroup] = sum;
+  for (int span = 0; span < kSpans; ++span) {
+    const int c = kSpan * span + 2 * lane;
+    x[span] = c < args.value_dim ? PairAt(o + c) : make_float2(0, 0);
+    float even = __fmul_rn(x[span].x, x[span].x);
+    float odd = __fmul_rn(x[span].y, x[span].y);
+#pragma unroll
+    for (int step = kSquaresGroup / 4; step > 0; step /= 2) {
+      even += __shfl_xor_sync(0xffffffffU, even, step);
+      odd += __shfl_xor_sync(0xffffffffU, odd, step);
+    }
+    squares[span] = even + odd;
   }
-  GroupBarrier();
-  const int group = GroupThread() % kWarp;
-  const float total = SumOverLanes<kWarp>(
-      group * kSquaresGroup < args.value_dim ? shared.o_squares[group] : 0.0F);
+  // Of 32 groups of values, four a span: those 16 apart first.
+#pragma unroll
+  for (int step = 4; step > 0; step /= 2) {
+#pragma unroll
+    for (int span = 0; span < step; ++span) {
+      squares[span] += squares[span + step];
+    }
+  }
+  float total = squares[0];
+  total += __shfl_xor_sync(0xffffffffU, total, 16);
+  total += __shfl_xor_sync(0xffffffffU, total, 8);
   const float scale =
       rsqrtf(total / static_cast<float>(args.value_dim) + args.norm_eps);
-  Input* out = static_cast<Input*>(args.out) + token * args.out_stride +
-               head * args.value_dim;
+  Input* out = static_cast<Input*>(args.out) + unit.token * args.out_stride +
+               (unit.head + head) * args.value_dim;
 #pragma unroll
-  for (int each = 0; each < kEach; ++each) {
-    const int r = each * kTileThreads + GroupThread();
-    if (r >= args.value_dim) break;
-    float y = shared.o[r] * scale * args.norm_weight[r];
-    if (args.gate == GateKind::kSilu) y *= SiluOf(z[each]);
-    if (args.gate == GateKind::kSigmoid) y *= SigmoidOf(z[each]);
-    out[r] = static_cast<Input>(y);
+  for (int span = 0; span < kSpans; ++span) {
+    const int c = kSpan * span + 2 * lane;
+    if (c >= args.value_dim) break;
+    const float2 weight = PairAt(norm_weight + c);
+    const float2 gate = PairAt(gates + c);
+    StorePair(out + c,
+              make_float2(x[span].x * scale * weight.x * gate.x,
+                          x[span].y * scale * weight.y * gate.y));
   }
 }
 

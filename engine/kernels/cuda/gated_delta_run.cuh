@@ -1,184 +1,131 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A group of threads, its shared memory, and its run of heads: in which order
-// it goes over them, and where their states and inputs lie.
-// gated_delta_stream.cu.
+// What the warps of a block share in gated_delta_stream.cu, and in which order
+// they go over its states: in units (gated_delta_units.cuh), cut into slabs of
+// 2,048 numbers, each one warp's. A unit's states lie together, and so a slab
+// is a run of memory.
 //
-// Threads: kTileThreads of a block are a group.
+// Threads: plain functions, but where a warp calls them together.
 #pragma once
 
 #include <cstdint>
 
 #include "engine/kernels/cuda/bulk_transfer.cuh"
 #include "engine/kernels/cuda/gated_delta_inputs.cuh"
-#include "engine/kernels/cuda/state_tile.cuh"
+#include "engine/kernels/cuda/gated_delta_units.cuh"
 
 namespace weir::engine {
 
-inline constexpr int kStages = 3;
-inline constexpr int kStageBytes = 32 << 10;
-inline constexpr int kRowsHeld = 64;  // rows of one group's run of heads
+// The first warp has the queries, the next the keys, two more the values.
+inline constexpr int kPrepareWarps = 4;
+inline constexpr int kStepWarps = 12;
+inline constexpr int kStreamThreads = (kPrepareWarps + kStepWarps) * kWarp;
+inline constexpr int kUnitsHeld = 4;  // prepared, in use or to be finished
+inline constexpr int kStreamHeadsMax = 4;
+inline constexpr int kSlabNumbers = 2048;
 
+// What a unit's tokens bring, and what is made of it.
 template <int kKeyDim>
-struct GroupShared {
-  static constexpr int kValues = 2 * kKeyDim;  // of a head, at most
+struct StreamUnit {
+  static constexpr int kValues = UnitValuesMax(kKeyDim);
 
-  alignas(128) char stages[kStages][kStageBytes];
   alignas(16) float q[kKeyDim];
   alignas(16) float k[kKeyDim];
-  float v[kValues];
-  float o[kValues];
-  float squares[2 * kKeyDim / kWarp];
-  float o_squares[kWarp];
-  float decay;
-  float beta;
-  int32_t slots[kRowsHeld];
-  uint32_t consumed[kRowsHeld];
-  int32_t tokens[kRowsHeld];
-  uint64_t loaded[kStages];
-};
-
-__device__ inline int GroupThread() {
-  return static_cast<int>(threadIdx.x) % kTileThreads;
-}
-
-// Of the threads of one group.
-__device__ inline void GroupBarrier() {
-  const int group = static_cast<int>(threadIdx.x) / kTileThreads;
-  asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(kTileThreads)
-               : "memory");
-}
-
-// A head of a row, in the order in which a group goes over them. Rows that are
-// padding are left out.
-struct RowHead {
-  int32_t row;  // from the group's first
-  int32_t head;
-  int32_t left;  // heads from this one to the end of the run
-
-  template <typename Shared>
-  __device__ void SkipPadding(const GatedDeltaDecodeArgs& args,
-                              const Shared& shared) {
-    while (left > 0 && shared.slots[row] < 0) {
-      left -= args.heads - head;
-      head = 0;
-      ++row;
-    }
-  }
-  template <typename Shared>
-  __device__ void Advance(const GatedDeltaDecodeArgs& args,
-                          const Shared& shared) {
-    --left;
-    if (++head < args.heads) return;
-    head = 0;
-    ++row;
-    SkipPadding(args, shared);
-  }
-};
-
-// What all heads of a row have in common.
-template <typename Input, int kWidth>
-struct RowInputs {
-  const Input* x;  // its token's projections
-  Input* window;
-  // Where the inputs lie in the window, the oldest first; the last is where the
-  // token's own goes.
-  int entry[kWidth];
-  uint32_t consumed;
+  alignas(16) uint32_t chances[kKeyDim / 2];  // of pairs of columns
+  alignas(16) float values[kValues];          // v, then o in its place
+  alignas(16) float gates[kValues];           // what o is multiplied by
+  float decay[kStreamHeadsMax];
+  float beta[kStreamHeadsMax];
   int64_t token;
-  int32_t slot;
-
-  template <typename Shared>
-  __device__ static RowInputs Of(const GatedDeltaDecodeArgs& args,
-                                 const Shared& shared,
-                                 int32_t row) {
-    RowInputs inputs;
-    inputs.slot = shared.slots[row];
-    inputs.consumed = shared.consumed[row];
-    inputs.token = shared.tokens[row];
-    inputs.x = static_cast<const Input*>(args.projected) +
-               inputs.token * args.projected_stride;
-    inputs.window =
-        static_cast<Input*>(args.window) + inputs.slot * args.window_stride;
-    const int mixed =
-        2 * args.key_heads * args.key_dim + args.heads * args.value_dim;
-#pragma unroll
-    for (int tap = 0; tap < kWidth; ++tap) {
-      const uint32_t at = inputs.consumed + tap + 1;
-      inputs.entry[tap] = static_cast<int>(at % kWidth) * mixed;
-    }
-    return inputs;
-  }
+  int32_t head;  // the first
 };
 
-// As FetchChannel, of a row of one token.
-template <typename Input, int kWidth>
-__device__ void FetchColumn(const GatedDeltaDecodeArgs& args,
-                            const RowInputs<Input, kWidth>& row,
-                            int column,
-                            ChannelInputs<kWidth>& channel) {
-#pragma unroll
-  for (int tap = 0; tap < kWidth - 1; ++tap) {
-    const bool was = row.consumed >= kWidth - 1 - tap;
-    channel.x[tap] =
-        was ? static_cast<float>(row.window[row.entry[tap] + column]) : 0.0F;
-  }
-  channel.x[kWidth - 1] = static_cast<float>(row.x[column]);
-  FetchWeights(args.conv_weight + column * kWidth, kWidth, channel.weight);
-  channel.bias = args.conv_bias == nullptr ? 0.0F : args.conv_bias[column];
+struct alignas(16) SlabPlace {
+  void* state;  // null: there are no more
+  uint32_t unit;
+  int32_t row;   // among the unit's values
+  int32_t head;  // of the unit
+  uint32_t consumed;
+  uint32_t number;  // the first, among those of its slot
+};
+
+template <typename Number, int kKeyDim>
+struct StreamShared {
+  // 16 KiB a warp.
+  static constexpr int kStages = 8 / static_cast<int>(sizeof(Number));
+
+  alignas(128) Number slabs[kStepWarps][kStages][kSlabNumbers];
+  SlabPlace places[kStepWarps][kStages];
+  StreamUnit<kKeyDim> units[kUnitsHeld];
+  alignas(16) float norm_weight[StreamUnit<kKeyDim>::kValues];
+  UnitRows rows;
+  uint64_t loaded[kStepWarps][kStages];
+  uint64_t ready[kUnitsHeld];     // prepared
+  uint64_t stepped[kUnitsHeld];   // by all slabs of the unit
+  uint64_t finished[kUnitsHeld];  // its place is free
+};
+
+__device__ inline uint32_t PlaceOfUnit(uint32_t unit) {
+  return unit % kUnitsHeld;
+}
+__device__ inline uint32_t PhaseOfUnit(uint32_t unit) {
+  return unit / kUnitsHeld % 2;
 }
 
-// Which stage comes next, and how often the stages have come round.
-struct StageTurn {
-  int stage = 0;
-  uint32_t phase = 0;
+#if __CUDA_ARCH__ >= 900
 
-  __device__ int Before() const { return (stage + kStages - 1) % kStages; }
-  __device__ void Advance() {
-    stage = (stage + 1) % kStages;
-    if (stage == 0) phase ^= 1U;
-  }
-};
-
-// The tiles of a run's states, in order, as the copy engine is asked for them.
+// Asks for a warp's slabs in order; by one thread of it. `step` is how many
+// warps there are, at most as many as a unit has slabs: a warp then has a slab
+// of each unit, and no unit's barrier goes round twice between its looks.
 template <typename Number, int kKeyDim>
-struct TileCursor {
-  static constexpr int kTileRows =
-      kStageBytes / (kKeyDim * static_cast<int>(sizeof(Number)));
+struct SlabFeed {
+  static constexpr int kRows = kSlabNumbers / kKeyDim;
 
-  RowHead at;
-  int first_value = 0;
+  UnitCursor at;
+  int32_t slab;  // of the head; or beyond, by that many of the next
+  int32_t step;
+  int32_t head = 0;  // of the unit
+  uint32_t unit = 0;
 
-  template <typename Shared>
-  __device__ Number* State(const GatedDeltaDecodeArgs& args,
-                           const Shared& shared) const {
-    return static_cast<Number*>(args.state) +
-           shared.slots[at.row] * args.state_stride +
-           int64_t{at.head * args.value_dim + first_value} * kKeyDim;
+  __device__ void Settle(const UnitPlan& plan, const UnitRows& rows) {
+    while (at.left > 0 && slab >= plan.slabs_of_head) {
+      slab -= plan.slabs_of_head;
+      if (++head < plan.unit_heads) continue;
+      head = 0;
+      ++unit;
+      at.Advance(plan, rows);
+    }
   }
-  __device__ uint32_t Bytes(const GatedDeltaDecodeArgs& args) const {
-    const int rows = min(kTileRows, args.value_dim - first_value);
-    return rows * kKeyDim * static_cast<int>(sizeof(Number));
-  }
-  template <typename Shared>
-  __device__ void Advance(const GatedDeltaDecodeArgs& args,
-                          const Shared& shared) {
-    first_value += kTileRows;
-    if (first_value < args.value_dim) return;
-    first_value = 0;
-    at.Advance(args, shared);
-  }
-  template <typename Shared>
-  __device__ void Load(const GatedDeltaDecodeArgs& args,
-                       Shared& shared,
-                       int stage) {
-    if (at.left <= 0) return;
-    StartLoad(shared.stages[stage],
-              State(args, shared),
-              Bytes(args),
-              &shared.loaded[stage]);
-    Advance(args, shared);
+  __device__ void Ask(const GatedDeltaDecodeArgs& args,
+                      const UnitPlan& plan,
+                      int warp,
+                      int stage,
+                      StreamShared<Number, kKeyDim>& shared) {
+    Settle(plan, shared.rows);
+    SlabPlace& place = shared.places[warp][stage];
+    if (at.left <= 0) {
+      place.state = nullptr;
+      return;
+    }
+    const int32_t row = head * args.value_dim + slab * kRows;
+    const int32_t number =
+        (at.FirstHead(plan) * args.value_dim + row) * kKeyDim;
+    Number* state = static_cast<Number*>(args.state) +
+                    shared.rows.slots[at.row] * args.state_stride + number;
+    place.state = state;
+    place.unit = unit;
+    place.row = row;
+    place.head = head;
+    place.consumed = shared.rows.consumed[at.row];
+    place.number = static_cast<uint32_t>(number);
+    StartLoad(shared.slabs[warp][stage],
+              state,
+              kSlabNumbers * static_cast<uint32_t>(sizeof(Number)),
+              &shared.loaded[warp][stage]);
+    slab += step;
   }
 };
+
+#endif
 
 }  // namespace weir::engine

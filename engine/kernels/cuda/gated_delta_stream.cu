@@ -1,156 +1,160 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A block for each multiprocessor. It has two groups of threads, each with its
-// own run of heads, and each group three stages of shared memory: while it
-// works on one, the copy engine fills the next and empties the last. What the
-// heads' tokens bring is read a head ahead. So neither waits for device memory,
-// and the threads move none of the state themselves.
+// A block for each multiprocessor, whose warps have two kinds of work and wait
+// for each other at barriers in shared memory only. Four prepare units (a row's
+// heads that share a key), as many ahead as have a place, and finish their
+// outputs. Twelve take slabs of the states, 2,048 numbers each: the copy engine
+// brings a warp's slabs to its own shared memory, ahead; it reads one into
+// registers, asks for another in its place, steps it and writes it to device
+// memory.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "engine/kernels/cuda/bulk_transfer.cuh"
 #include "engine/kernels/cuda/gated_delta_head.cuh"
+#include "engine/kernels/cuda/gated_delta_part.cuh"
 #include "engine/kernels/cuda/gated_delta_run.cuh"
 #include "engine/kernels/cuda/gated_delta_stage.cuh"
 #include "engine/kernels/cuda/gated_delta_stream.h"
-#include "engine/kernels/cuda/state_tile.cuh"
+#include "engine/kernels/cuda/gated_delta_units.cuh"
 
 namespace weir::engine {
 namespace {
 
-constexpr int kGroups = 2;
-
 #if __CUDA_ARCH__ >= 900
 
-// One head's tiles, as they come; hands each back and asks for another.
+// By one warp, of `warps` that share the block's slabs.
 template <typename Number, int kKeyDim>
-__device__ void StepHead(const GatedDeltaDecodeArgs& args,
-                         bool fresh,
-                         RoundingKey key,
-                         const HeadOperands& head,
-                         TileCursor<Number, kKeyDim>& done,
-                         TileCursor<Number, kKeyDim>& asked,
-                         StageTurn& turn,
-                         GroupShared<kKeyDim>& shared) {
-  constexpr int kTileRows = TileCursor<Number, kKeyDim>::kTileRows;
-  for (int first = 0; first < args.value_dim; first += kTileRows) {
-    auto* numbers = reinterpret_cast<Number*>(shared.stages[turn.stage]);
-    const int rows = args.value_dim - first;
-    const RoundingKey tile_key = key.From(first * kKeyDim);
-    WaitLoad(&shared.loaded[turn.stage], turn.phase);
-    if (rows >= kTileRows) {
-      StepStage<Number, kKeyDim, true>(numbers,
-                                       rows,
-                                       fresh,
-                                       tile_key,
-                                       head,
-                                       shared.v + first,
-                                       shared.o + first);
-    } else {
-      StepStage<Number, kKeyDim, false>(numbers,
-                                        rows,
-                                        fresh,
-                                        tile_key,
-                                        head,
-                                        shared.v + first,
-                                        shared.o + first);
+__device__ void StepSlabs(const GatedDeltaDecodeArgs& args,
+                          const UnitPlan& plan,
+                          const UnitCursor& begin,
+                          int32_t warp,
+                          int32_t warps,
+                          StreamShared<Number, kKeyDim>& shared) {
+  constexpr int kStages = StreamShared<Number, kKeyDim>::kStages;
+  const bool is_first_lane = threadIdx.x % kWarp == 0;
+  SlabFeed<Number, kKeyDim> feed = {begin, warp, warps};
+  if (is_first_lane) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      feed.Ask(args, plan, warp, stage, shared);
     }
-    FenceStores();
-    GroupBarrier();
-    if (GroupThread() == 0) {
-      StartStore(done.State(args, shared), numbers, done.Bytes(args));
-      done.Advance(args, shared);
-      // The stage before this one is free when its store has read it.
-      WaitStoresRead<1>();
-      asked.Load(args, shared, turn.Before());
-    }
-    turn.Advance();
+  }
+  __syncwarp();
+  for (uint32_t turn = 0;; ++turn) {
+    const uint32_t stage = turn % kStages;
+    const SlabPlace at = shared.places[warp][stage];
+    if (at.state == nullptr) return;
+    Slab<Number, kKeyDim> slab;
+    WaitLoad(&shared.loaded[warp][stage], turn / kStages % 2);
+    slab.Load(shared.slabs[warp][stage]);
+    if (at.consumed == 0) slab.Clear();
+    // All lanes have read what is to be written over.
+    __syncwarp();
+    if (is_first_lane) feed.Ask(args, plan, warp, stage, shared);
+    const uint32_t held = PlaceOfUnit(at.unit);
+    WaitLoad(&shared.ready[held], PhaseOfUnit(at.unit));
+    __syncwarp();
+    slab.Step(at, args.rounding_seed, shared.units[held]);
+    __syncwarp();
+    if (is_first_lane) Arrive(&shared.stepped[held]);
   }
 }
 
-template <typename Input, typename Number, int kWidth, int kKeyDim>
-__device__ void WorkThrough(const GatedDeltaDecodeArgs& args,
-                            RowHead at,
-                            GroupShared<kKeyDim>& shared) {
-  using Tile = StateTile<Number, kKeyDim, 1, Memory::kShared>;
-  using Row = RowInputs<Input, kWidth>;
-  TileCursor<Number, kKeyDim> done = {at};
-  TileCursor<Number, kKeyDim> asked = {at};
-  if (GroupThread() == 0) {
-    for (int stage = 0; stage < kStages - 1; ++stage) {
-      asked.Load(args, shared, stage);
+// By one of the kPrepareWarps.
+template <typename Input, typename Number, int kKeyDim>
+__device__ void PrepareUnits(const GatedDeltaDecodeArgs& args,
+                             const UnitPlan& plan,
+                             UnitCursor at,
+                             int32_t warp,
+                             StreamShared<Number, kKeyDim>& shared) {
+  const bool is_first_lane = threadIdx.x % kWarp == 0;
+  // The heads of a unit by turns.
+  const auto finish = [&](uint32_t number) {
+    const uint32_t held = PlaceOfUnit(number);
+    WaitLoad(&shared.stepped[held], PhaseOfUnit(number));
+    __syncwarp();
+    for (int head = (warp + number) % 2; head < plan.unit_heads; head += 2) {
+      FinishHead<Input>(args, shared.units[held], head, shared.norm_weight);
     }
+    __syncwarp();
+    if (is_first_lane) Arrive(&shared.finished[held]);
+  };
+  UnitInputs<Input, kKeyDim> inputs;
+  UnitPart part;
+  if (at.left > 0) {
+    part = UnitPart::Of(at, plan, shared.rows, warp);
+    FetchUnit(args, plan, part, inputs);
   }
-  if (at.left <= 0) return;
-  const int sharing = args.heads / args.key_heads;
-  HeadInputs<kWidth, kKeyDim> inputs;
-  Row row = Row::Of(args, shared, at.row);
-  int key_head = at.head / sharing;
-  bool with_keys = true;
-  FetchHead(args, row, at.head, key_head, true, inputs);
-  StageTurn turn;
-  while (at.left > 0) {
-    const int head = at.head;
-    if (with_keys) {
-      PrepareKeys(args, row, key_head, head % sharing == 0, inputs, shared);
-    }
-    PrepareValues(args, row, head, inputs, shared);
-    GroupBarrier();
-    float z[HeadInputs<kWidth, kKeyDim>::kEach];
-#pragma unroll
-    for (int i = 0; i < inputs.kEach; ++i) z[i] = inputs.z[i];
-    const int64_t token = row.token;
-    const bool fresh = row.consumed == 0;
-    const RoundingKey key = KeyOf(args, row.consumed, head * args.value_dim);
-    const int32_t row_before = at.row;
-    at.Advance(args, shared);
+  uint32_t number = 0;
+  for (; at.left > 0; ++number) {
+    const UnitInputs<Input, kKeyDim> of_this = inputs;
+    const UnitPart this_part = part;
+    at.Advance(plan, shared.rows);
     if (at.left > 0) {
-      if (at.row != row_before) row = Row::Of(args, shared, at.row);
-      const int next_key = at.head / sharing;
-      with_keys = at.row != row_before || next_key != key_head;
-      key_head = next_key;
-      FetchHead(args, row, at.head, key_head, with_keys, inputs);
+      part = UnitPart::Of(at, plan, shared.rows, warp);
+      FetchUnit(args, plan, part, inputs);
     }
-    const HeadOperands operands = OperandsOf<Tile>(shared);
-    StepHead<Number>(args, fresh, key, operands, done, asked, turn, shared);
-    FinishHead<Input>(args, token, head, z, shared);
+    const uint32_t held = PlaceOfUnit(number);
+    if (number >= kUnitsHeld) {
+      if (this_part.IsOfKeys()) finish(number - kUnitsHeld);
+      WaitLoad(&shared.finished[held], PhaseOfUnit(number - kUnitsHeld));
+      __syncwarp();
+    }
+    PrepareUnit(args, plan, this_part, of_this, shared.units[held]);
+    __syncwarp();
+    if (is_first_lane) Arrive(&shared.ready[held]);
+    KeepInputs(args, plan, this_part, of_this);
   }
-  if (GroupThread() == 0) WaitStores();
+  if (warp >= 2) return;
+  for (uint32_t back = min(number, kUnitsHeld); back > 0; --back) {
+    finish(number - back);
+  }
+}
+
+template <typename Number, int kKeyDim>
+__device__ void InitBarriers(const UnitPlan& plan,
+                             StreamShared<Number, kKeyDim>& shared) {
+  for (auto& of_warp : shared.loaded) {
+    for (uint64_t& barrier : of_warp) InitCountedBarrier(&barrier, 1);
+  }
+  for (int i = 0; i < kUnitsHeld; ++i) {
+    InitCountedBarrier(&shared.ready[i], kPrepareWarps);
+    InitCountedBarrier(&shared.stepped[i], plan.slabs());
+    InitCountedBarrier(&shared.finished[i], 2);
+  }
+  FenceBarriers();
 }
 
 #endif
 
-template <typename Input, typename Number, int kWidth, int kKeyDim>
-__global__ void __launch_bounds__(kGroups* kTileThreads, 1)
-    StreamKernel(const __grid_constant__ GatedDeltaDecodeArgs args) {
+template <typename Input, typename Number, int kKeyDim>
+__global__ void __launch_bounds__(kStreamThreads, 1)
+    StreamKernel(const __grid_constant__ GatedDeltaDecodeArgs args,
+                 const __grid_constant__ UnitPlan plan) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) char memory[];
-  const int group = static_cast<int>(threadIdx.x) / kTileThreads;
-  auto& shared = reinterpret_cast<GroupShared<kKeyDim>*>(memory)[group];
-  const int64_t items = int64_t{args.rows} * args.heads;
-  const int64_t index = int64_t{blockIdx.x} * kGroups + group;
-  const int64_t count = int64_t{gridDim.x} * kGroups;
-  const int64_t begin = items * index / count;
-  RowHead at;
-  at.row = 0;
-  at.head = static_cast<int32_t>(begin % args.heads);
-  at.left = static_cast<int32_t>(items * (index + 1) / count - begin);
-  const auto first_row = static_cast<int32_t>(begin / args.heads);
-  for (int i = GroupThread(); i < kRowsHeld && first_row + i < args.rows;
-       i += kTileThreads) {
-    const int32_t row = first_row + i;
-    const bool is_single = args.row_tokens_max == 1 ||
-                           args.row_starts[row + 1] - args.row_starts[row] == 1;
-    shared.slots[i] = is_single ? args.slots[row] : -1;
-    shared.consumed[i] = args.consumed[row];
-    shared.tokens[i] = args.row_tokens_max == 1 ? row : args.row_starts[row];
+  auto& shared = *reinterpret_cast<StreamShared<Number, kKeyDim>*>(memory);
+  int32_t first_row;
+  UnitCursor at = UnitCursor::Begin(args, plan, &first_row);
+  shared.rows.Fill(args, plan, first_row);
+  for (int v = static_cast<int>(threadIdx.x); v < args.value_dim;
+       v += kStreamThreads) {
+    shared.norm_weight[v] = args.norm_weight[v];
   }
-  if (GroupThread() == 0) {
-    for (uint64_t& loaded : shared.loaded) InitBarrier(&loaded);
+  if (threadIdx.x == kStreamThreads - 1) InitBarriers(plan, shared);
+  __syncthreads();
+  at.SkipRows(plan, shared.rows);
+  const auto warp = static_cast<int32_t>(threadIdx.x) / kWarp;
+  if (warp < kPrepareWarps) {
+    PrepareUnits<Input>(args, plan, at, warp, shared);
+    return;
   }
-  GroupBarrier();
-  at.SkipPadding(args, shared);
-  WorkThrough<Input, Number, kWidth>(args, at, shared);
+  const int32_t warps = min(plan.slabs(), kStepWarps);
+  if (warp - kPrepareWarps < warps) {
+    StepSlabs(args, plan, at, warp - kPrepareWarps, warps, shared);
+  }
 #endif
 }
 
@@ -172,53 +176,83 @@ Card ThisCard() {
   return card;
 }
 
-template <typename Input, typename Number, int kWidth, int kKeyDim>
+// As many heads as share a key, if that leaves work for each multiprocessor.
+UnitPlan PlanFor(const GatedDeltaDecodeArgs& args, int multiprocessors) {
+  const int32_t sharing = args.heads / args.key_heads;
+  UnitPlan plan;
+  plan.unit_heads = 1;
+  if (int64_t{args.rows} * args.key_heads >= multiprocessors) {
+    plan.unit_heads = std::min({sharing,
+                                UnitValuesMax(args.key_dim) / args.value_dim,
+                                kStreamHeadsMax});
+    while (sharing % plan.unit_heads != 0) --plan.unit_heads;
+  }
+  plan.units_of_row = args.heads / plan.unit_heads;
+  plan.slabs_of_head = args.value_dim * args.key_dim / kSlabNumbers;
+  plan.tokens_min = 1;
+  plan.tokens_max = 1;
+  return plan;
+}
+
+template <typename Input, typename Number, int kKeyDim>
 cudaError_t Launch(const GatedDeltaDecodeArgs& args, cudaStream_t stream) {
-  constexpr size_t kBytes = kGroups * sizeof(GroupShared<kKeyDim>);
-  const auto kernel = StreamKernel<Input, Number, kWidth, kKeyDim>;
+  constexpr size_t kBytes = sizeof(StreamShared<Number, kKeyDim>);
+  static_assert(kBytes <= 227 << 10);
+  const auto kernel = StreamKernel<Input, Number, kKeyDim>;
   const cudaError_t status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (status != cudaSuccess) return status;
-  kernel<<<ThisCard().multiprocessors,
-           kGroups * kTileThreads,
-           kBytes,
-           stream>>>(args);
+  const int multiprocessors = ThisCard().multiprocessors;
+  kernel<<<multiprocessors, kStreamThreads, kBytes, stream>>>(
+      args, PlanFor(args, multiprocessors));
   return cudaGetLastError();
 }
 
-template <typename Input, typename Number, int kWidth>
+template <typename Input, typename Number>
 cudaError_t OfKeyDim(const GatedDeltaDecodeArgs& args, cudaStream_t stream) {
   switch (args.key_dim) {
     case 64:
-      return Launch<Input, Number, kWidth, 64>(args, stream);
+      return Launch<Input, Number, 64>(args, stream);
     case 128:
-      return Launch<Input, Number, kWidth, 128>(args, stream);
+      return Launch<Input, Number, 128>(args, stream);
     case 256:
-      return Launch<Input, Number, kWidth, 256>(args, stream);
+      return Launch<Input, Number, 256>(args, stream);
     default:
       return cudaErrorInvalidValue;
   }
+}
+
+// Neighbouring numbers are read in pairs.
+bool ArePairs(const GatedDeltaDecodeArgs& args) {
+  const uintptr_t bytes = args.number == StateNumber::kFloat32 ? 8 : 4;
+  const auto is_aligned = [&](const void* p) {
+    return reinterpret_cast<uintptr_t>(p) % bytes == 0;
+  };
+  return is_aligned(args.projected) && is_aligned(args.out) &&
+         is_aligned(args.window) && args.projected_stride % 2 == 0 &&
+         args.out_stride % 2 == 0 && args.window_stride % 2 == 0 &&
+         args.z_column % 2 == 0;
 }
 
 }  // namespace
 
 bool CanStreamGatedDelta(const GatedDeltaDecodeArgs& args) {
   const Card card = ThisCard();
-  const int64_t groups = int64_t{card.multiprocessors} * kGroups;
-  return card.has_copy_engine && args.conv_width == 4 &&
-         args.value_dim <= 2 * args.key_dim &&
-         args.rows / groups + 2 <= kRowsHeld;
+  return card.has_copy_engine && args.conv_width == kPieceTaps &&
+         args.value_dim <= UnitValuesMax(args.key_dim) &&
+         args.value_dim * args.key_dim % kSlabNumbers == 0 && ArePairs(args) &&
+         args.rows / card.multiprocessors + 2 <= kUnitRowsHeld;
 }
 
 cudaError_t StreamGatedDelta(const GatedDeltaDecodeArgs& args,
                              cudaStream_t stream) {
   const bool is_float = args.state_number == StateNumber::kFloat32;
   if (args.number == StateNumber::kFloat32) {
-    return is_float ? OfKeyDim<float, float, 4>(args, stream)
-                    : OfKeyDim<float, __nv_bfloat16, 4>(args, stream);
+    return is_float ? OfKeyDim<float, float>(args, stream)
+                    : OfKeyDim<float, __nv_bfloat16>(args, stream);
   }
-  return is_float ? OfKeyDim<__nv_bfloat16, float, 4>(args, stream)
-                  : OfKeyDim<__nv_bfloat16, __nv_bfloat16, 4>(args, stream);
+  return is_float ? OfKeyDim<__nv_bfloat16, float>(args, stream)
+                  : OfKeyDim<__nv_bfloat16, __nv_bfloat16>(args, stream);
 }
 
 }  // namespace weir::engine

@@ -75,7 +75,7 @@ __device__ void PrepareToken(const GatedDeltaDecodeArgs& args,
       if (c < token.kChannels) shared.token.v[c - 2 * kKeyDim] = y[each];
       continue;
     }
-    const float sum = SumOverLanes<kWarp>(y[each] * y[each]);
+    const float sum = SumOverLanes<kWarp>(__fmul_rn(y[each], y[each]));
     if (c % kWarp == 0) shared.squares[c / kWarp] = sum;
   }
   if (threadIdx.x == 0) {
@@ -142,7 +142,7 @@ __device__ void FinishToken(const GatedDeltaDecodeArgs& args,
   static_assert(kRows <= kTileThreads);
   const bool here = r < place.values;
   const float o = here ? shared.o[r] : 0.0F;
-  const float sum = SumOverLanes<kSquaresGroup>(o * o);
+  const float sum = SumOverLanes<kSquaresGroup>(__fmul_rn(o, o));
   if (r % kSquaresGroup == 0 && r < kRows) {
     shared.o_squares[r / kSquaresGroup] = sum;
   }

@@ -26,7 +26,18 @@ struct RoundingKey {
     return {seed, first + number};
   }
   __device__ uint32_t Bits(uint32_t number) const {
-    uint32_t x = (first + number) * 0x9e3779b1U ^ seed;
+    return Mixed((first + number) * 0x9e3779b1U ^ seed);
+  }
+  // Of the pair of columns whose first is `column`, in all rows of the state.
+  // With the bits of a row's first number, by exclusive or, these are the
+  // chances of two numbers: any two numbers of a state, and of two steps, have
+  // chances that do not depend on each other, and one operation makes both.
+  __device__ uint32_t ColumnBits(uint32_t column) const {
+    return Mixed(column * 0xc2b2ae3dU ^ ~seed);
+  }
+
+ private:
+  __device__ static uint32_t Mixed(uint32_t x) {
     x ^= x >> 16;
     x *= 0x85ebca6bU;
     x ^= x >> 13;
@@ -35,14 +46,28 @@ struct RoundingKey {
   }
 };
 
-// Rounds to one of the two bf16 beside x; `chance` is 16 random bits.
+// Rounds to one of the two bf16 beside x; `chance` is 16 random bits. An
+// infinity stays one, since what is added to its mantissa of zeros stays below
+// the half that is kept.
+__device__ inline uint32_t RoundFinite(float x, uint32_t chance) {
+  return (__float_as_uint(x) + chance) >> 16;
+}
+// The same of what may be a NaN, which no carry may make a number.
 __device__ inline uint32_t RoundByChance(float x, uint32_t chance) {
-  const uint32_t bits = __float_as_uint(x);
-  // An infinity or a NaN stays one: no carry may pass through its mantissa.
-  if ((bits & 0x7f800000U) == 0x7f800000U) {
-    return (bits >> 16) | ((bits & 0xffffU) != 0 ? 1U : 0U);
+  return x != x ? 0x7fffU : RoundFinite(x, chance);
+}
+
+// Two numbers as a word, the first in the low half.
+template <bool kFinite>
+__device__ inline uint32_t RoundPair(float x, float y, uint32_t chance) {
+  if constexpr (kFinite) {
+    const uint32_t low = __float_as_uint(x) + (chance & 0xffffU);
+    const uint32_t high = __float_as_uint(y) + (chance >> 16);
+    return __byte_perm(low, high, 0x7632);
+  } else {
+    return RoundByChance(x, chance & 0xffffU) | RoundByChance(y, chance >> 16)
+                                                    << 16;
   }
-  return (bits + chance) >> 16;
 }
 
 }  // namespace weir::engine

@@ -89,19 +89,41 @@ struct StateTile {
       const int row = Row(pass);
       if (row >= rows) continue;
       Number* p = to + static_cast<int64_t>(row) * key_dim;
+      const uint32_t row_bits = key.Bits(row * kKeyDim);
 #pragma unroll
       for (int piece = 0; piece < kPieces; ++piece) {
         const float* from = numbers[pass] + piece * kPieceNumbers;
         const int column = Column(piece * kPieceNumbers);
         if constexpr (kWhole) {
-          StorePiece(from, p + column, key, row * kKeyDim + column);
+          StorePiece(from, p + column, key, row_bits, column);
         } else {
 #pragma unroll
           for (int i = 0; i < kPieceNumbers; ++i) {
             if (column + i >= key_dim) break;
-            StoreOne(from[i], p + column + i, key, row * kKeyDim + column + i);
+            StoreOne(from[i], p + column + i, key, row_bits, column + i);
           }
         }
+      }
+    }
+  }
+
+  // A piece of 16 bytes, or zeros.
+  __device__ static void LoadPiece(const Number* p, bool here, float* to) {
+    if constexpr (sizeof(Number) == 4) {
+      float4 x = make_float4(0, 0, 0, 0);
+      if (here) x = Read(reinterpret_cast<const float4*>(p));
+      to[0] = x.x;
+      to[1] = x.y;
+      to[2] = x.z;
+      to[3] = x.w;
+    } else {
+      uint4 x = make_uint4(0, 0, 0, 0);
+      if (here) x = Read(reinterpret_cast<const uint4*>(p));
+      const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        to[2 * i] = __uint_as_float(words[i] << 16);
+        to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000U);
       }
     }
   }
@@ -124,30 +146,11 @@ struct StateTile {
     }
   }
 
-  __device__ static void LoadPiece(const Number* p, bool here, float* to) {
-    if constexpr (sizeof(Number) == 4) {
-      float4 x = make_float4(0, 0, 0, 0);
-      if (here) x = Read(reinterpret_cast<const float4*>(p));
-      to[0] = x.x;
-      to[1] = x.y;
-      to[2] = x.z;
-      to[3] = x.w;
-    } else {
-      uint4 x = make_uint4(0, 0, 0, 0);
-      if (here) x = Read(reinterpret_cast<const uint4*>(p));
-      const uint32_t words[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        to[2 * i] = __uint_as_float(words[i] << 16);
-        to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000U);
-      }
-    }
-  }
-
   __device__ static void StorePiece(const float* from,
                                     Number* p,
                                     RoundingKey key,
-                                    uint32_t index) {
+                                    uint32_t row_bits,
+                                    uint32_t column) {
     if constexpr (sizeof(Number) == 4) {
       Write(reinterpret_cast<float4*>(p),
             make_float4(from[0], from[1], from[2], from[3]));
@@ -155,9 +158,9 @@ struct StateTile {
       uint32_t words[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint32_t chance = key.Bits(index + 2 * i);
-        words[i] = RoundByChance(from[2 * i], chance & 0xffffU) |
-                   RoundByChance(from[2 * i + 1], chance >> 16) << 16;
+        words[i] = RoundPair<false>(from[2 * i],
+                                    from[2 * i + 1],
+                                    row_bits ^ key.ColumnBits(column + 2 * i));
       }
       Write(reinterpret_cast<uint4*>(p),
             make_uint4(words[0], words[1], words[2], words[3]));
@@ -167,13 +170,15 @@ struct StateTile {
   __device__ static void StoreOne(float from,
                                   Number* p,
                                   RoundingKey key,
-                                  uint32_t index) {
+                                  uint32_t row_bits,
+                                  uint32_t column) {
     if constexpr (sizeof(Number) == 4) {
       *p = from;
     } else {
       // The pair's bits, as StorePiece has them.
-      const uint32_t chance = key.Bits(index & ~1U);
-      const uint32_t half = (index & 1U) != 0 ? chance >> 16 : chance & 0xffffU;
+      const uint32_t chance = row_bits ^ key.ColumnBits(column & ~1U);
+      const uint32_t half =
+          (column & 1U) != 0 ? chance >> 16 : chance & 0xffffU;
       *p = __ushort_as_bfloat16(
           static_cast<uint16_t>(RoundByChance(from, half)));
     }
