@@ -470,7 +470,7 @@ std::vector<std::vector<float>> FeedTogether(Engine& engine,
 
 }  // namespace
 
-void ExpectScores(const Formula& formula) {
+void ExpectScores(const Formula& formula, double recurrent_rmse_max) {
   const ModelCopy model(formula.config, DrawWeights(formula));
   ReferenceWeights weights;
   for (const auto& [name, tensor] : model.weights.tensors) {
@@ -497,7 +497,7 @@ void ExpectScores(const Formula& formula) {
         FeedInPieces(**engine, *(*engine)->AcquireSlot(), tokens, piece);
     ExpectClose(std::span(scores).subspan(1),
                 want,
-                IsShortRow(static_cast<int64_t>(piece)) ? kRecurrentRmseMax
+                IsShortRow(static_cast<int64_t>(piece)) ? recurrent_rmse_max
                                                         : kChunkRmseMax);
   }
   const std::vector<size_t> pieces = {5, 75, 1};

@@ -122,9 +122,10 @@ void ExpectMixer(const Formula& formula);
 void ExpectLongStream(const Formula& formula, int64_t period);
 
 // A folder of the configuration through the real loader: its scores are the
-// reference's, token by token within 1e-6 and in one append within 1e-5, and so
-// are those of sessions that share steps in rows of both kinds.
-void ExpectScores(const Formula& formula);
+// reference's, token by token within `recurrent_rmse_max` and in one append
+// within 1e-5, and so are those of sessions that share steps in rows of both
+// kinds.
+void ExpectScores(const Formula& formula, double recurrent_rmse_max = 1e-6);
 
 // ExpectMixer and ExpectScores of every formula for which a test says
 //

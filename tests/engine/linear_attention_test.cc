@@ -159,12 +159,12 @@ INSTANTIATE_TEST_SUITE_P(LinearAttention,
 
 // A norm over one channel is a sign, but where the channel is near zero: there
 // what fp32 has rounded weighs hundreds of times as much, so that a mixer alone
-// cannot be held to 1e-6.
+// cannot be held to 1e-6. Nor can scores on every processor: 1.05e-6 with AVX2.
 TEST(LinearAttentionTest, ScoresAreThoseOfTheFormulaWhereAHeadIsOneChannel) {
   json config = Config();
   config["feature_map"] = "dpfp";
   config["num_heads"] = 24;
-  ExpectScores(FormulaOf<Reference>("", config));
+  ExpectScores(FormulaOf<Reference>("", config), 2e-6);
 }
 
 // Without the normaliser too, where the norm behind it would take a common

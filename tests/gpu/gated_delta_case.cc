@@ -226,6 +226,15 @@ engine::GatedDeltaDecodeArgs GatedDeltaCase::Shape() const {
   return args;
 }
 
+std::vector<float> GatedDeltaCase::Log2Rates() const {
+  std::vector<float> log2_rate;
+  for (const float a : a_log) {
+    log2_rate.push_back(
+        static_cast<float>(-std::exp(double{a}) / std::log(2.0)));
+  }
+  return log2_rate;
+}
+
 void GatedDeltaCase::OnDevice(
     const std::function<cudaError_t(const engine::GatedDeltaRingArgs&)>& run) {
   const bool is_float = shape.number == StateNumber::kFloat32;
@@ -243,12 +252,7 @@ void GatedDeltaCase::OnDevice(
   DeviceArray<uint16_t> result_bits{std::span<const uint16_t>(bits(out))};
   DeviceArray<float> weight{std::span<const float>(conv_weight)};
   DeviceArray<float> bias{std::span<const float>(conv_bias)};
-  std::vector<float> log2_rate;
-  for (const float a : a_log) {
-    log2_rate.push_back(
-        static_cast<float>(-std::exp(double{a}) / std::log(2.0)));
-  }
-  DeviceArray<float> rates{std::span<const float>(log2_rate)};
+  DeviceArray<float> rates{std::span<const float>(Log2Rates())};
   DeviceArray<float> steps{std::span<const float>(dt_bias)};
   DeviceArray<float> norm{std::span<const float>(norm_weight)};
   const bool is_float_state = shape.state_number == StateNumber::kFloat32;

@@ -79,6 +79,8 @@ struct GatedDeltaCase {
   void OnDevice(
       const std::function<cudaError_t(const engine::GatedDeltaRingArgs&)>& run);
   int32_t RowTokensMax() const;
+  // -exp(a_log) log2(e), as the kernels take it.
+  std::vector<float> Log2Rates() const;
 };
 
 }  // namespace weir::gpu
