@@ -10,12 +10,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "bench/gpu/figures.h"
 #include "engine/kernels/cuda/chunk.h"
 #include "tests/gpu/device_array.h"
 
@@ -211,8 +210,6 @@ double CopyRate() {
   return 2.0 * kBytes / times.median;
 }
 
-using Numbers = std::map<std::string, double>;
-
 // "prefill_gdn_8x8192", with the head's widths where they are not 128.
 std::string NameOf(const Shape& shape) {
   std::string name = std::string("prefill_") + shape.name + "_" +
@@ -228,7 +225,7 @@ std::string NameOf(const Shape& shape) {
 void Measure(const Shape& shape,
              double copy_rate,
              int64_t cache_bytes,
-             Numbers& found) {
+             Figures& found) {
   std::vector<std::unique_ptr<Inputs>> sets;
   int64_t bytes = 0;
   while (sets.size() < 2 || bytes < 4 * cache_bytes) {
@@ -258,18 +255,13 @@ void Measure(const Shape& shape,
 void Run() {
   cudaDeviceProp device;
   Must(cudaGetDeviceProperties(&device, 0), "device");
-  Numbers found;
+  Figures found;
   const double copy_rate = CopyRate();
   found["prefill_copy_tb_s"] = copy_rate / 1e12;
   for (const Shape& shape : kShapes) {
     Measure(shape, copy_rate, device.l2CacheSize, found);
   }
-  const char* separator = "{\n";
-  for (const auto& [name, number] : found) {
-    std::printf("%s  \"%s\": %.4g", separator, name.c_str(), number);
-    separator = ",\n";
-  }
-  std::printf("\n}\n");
+  Print(found);
 }
 
 }  // namespace

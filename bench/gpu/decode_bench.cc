@@ -8,8 +8,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <map>
 #include <numeric>
 #include <random>
 #include <span>
@@ -17,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/gpu/figures.h"
 #include "bench/gpu/memory_rate.h"
 #include "bench/gpu/timer.h"
 #include "engine/kernels/cuda/gated_delta_decode.h"
@@ -205,8 +204,6 @@ class Bench {
   DeviceArray<int32_t> slots_, starts_;
 };
 
-using Found = std::map<std::string, double>;
-
 // One token a row, in each of `forms`, and in the one that is chosen.
 void RunShares(Bench& bench,
                const Shape& shape,
@@ -214,7 +211,7 @@ void RunShares(Bench& bench,
                StateNumber number,
                int32_t rows,
                std::span<const std::pair<const char*, GatedDeltaForm>> forms,
-               Found& found) {
+               Figures& found) {
   const std::string name =
       (number == StateNumber::kFloat32 ? "decode_fp32_" : "decode_bf16_") +
       kind + std::to_string(rows * shape.heads);
@@ -232,7 +229,7 @@ void RunShares(Bench& bench,
   found[name + "_share_of_copy"] = copy_us / us;
 }
 
-void RunAppends(Bench& bench, Found& found) {
+void RunAppends(Bench& bench, Figures& found) {
   for (const int32_t rows : {16, 128, 256}) {
     const double one = bench.Mixer(rows, 1, StateNumber::kFloat32);
     for (const int tokens : {2, 4, 8, 16, 32}) {
@@ -248,7 +245,7 @@ void RunAppends(Bench& bench, Found& found) {
 }
 
 void Run() {
-  Found found;
+  Figures found;
   constexpr StateNumber kNumbers[] = {StateNumber::kFloat32,
                                       StateNumber::kBfloat16};
   {
@@ -271,13 +268,7 @@ void Run() {
   found["decode_fp32_share_of_copy"] = found["decode_fp32_2048_share_of_copy"];
   found["decode_bf16_share_of_copy"] = found["decode_bf16_2048_share_of_copy"];
   found["append16_cost_ratio"] = found["append16_4096_cost_ratio"];
-  std::printf("{");
-  const char* separator = "\n";
-  for (const auto& [name, number] : found) {
-    std::printf("%s  \"%s\": %.4g", separator, name.c_str(), number);
-    separator = ",\n";
-  }
-  std::printf("\n}\n");
+  Print(found);
 }
 
 }  // namespace

@@ -9,13 +9,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <cstdio>
-#include <map>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "bench/gpu/figures.h"
 #include "bench/gpu/memory_rate.h"
 #include "bench/gpu/timer.h"
 #include "engine/kernels/cuda/gated_delta_decode.h"
@@ -196,14 +195,12 @@ class Bench {
   std::vector<int32_t> order_;
 };
 
-using Found = std::map<std::string, double>;
-
 // Returns the speed-up, and leaves all in `found`.
 double Compare(const Heads& of,
                int32_t rows,
                const std::string& name,
                Bench& bench,
-               Found& found) {
+               Figures& found) {
   const double write = bench.Write(rows);
   const double ring = bench.Ring(rows);
   found[name + "_write_us"] = write;
@@ -219,7 +216,7 @@ double Compare(const Heads& of,
 }
 
 void Run() {
-  Found found;
+  Figures found;
   const Heads small;
   {
     Bench bench(small);
@@ -241,13 +238,7 @@ void Run() {
             bench,
             found);
   }
-  std::printf("{");
-  const char* separator = "\n";
-  for (const auto& [name, number] : found) {
-    std::printf("%s  \"%s\": %.4g", separator, name.c_str(), number);
-    separator = ",\n";
-  }
-  std::printf("\n}\n");
+  Print(found);
 }
 
 }  // namespace

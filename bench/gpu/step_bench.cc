@@ -16,7 +16,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <memory>
 #include <random>
 #include <span>
@@ -24,6 +23,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/gpu/figures.h"
 #include "engine/cuda_engine.h"
 
 namespace weir::bench {
@@ -40,7 +40,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kCardBytes = int64_t{80} * 1000 * 1000 * 1000;
 constexpr int64_t kStepTokens = 8192;
 
-std::map<std::string, double> results;
+gpu::Figures results;
 
 double Seconds(Clock::time_point from) {
   return std::chrono::duration<double>(Clock::now() - from).count();
@@ -296,13 +296,7 @@ int Main(int argc, char** argv) {
   }
   if (wanted("ring")) BenchRing(argv[1]);
   if (wanted("resident")) BenchResident(argv[1], kBeside);
-  std::printf("{");
-  const char* separator = "\n";
-  for (const auto& [name, value] : results) {
-    std::printf("%s  \"%s\": %.6g", separator, name.c_str(), value);
-    separator = ",\n";
-  }
-  std::printf("\n}\n");
+  gpu::Print(results);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/chunk.h"
 #include "engine/kernels/cuda/chunk_barrier.cuh"
 #include "engine/kernels/cuda/chunk_carry.cuh"
@@ -288,15 +289,6 @@ cudaError_t Launch(ChunkLaunch launch, cudaStream_t stream) {
   }
 }
 
-int DeviceNumber(cudaDeviceAttr which) {
-  int device = 0;
-  int value = 0;
-  const bool known =
-      cudaGetDevice(&device) == cudaSuccess &&
-      cudaDeviceGetAttribute(&value, which, device) == cudaSuccess;
-  return known ? value : 0;
-}
-
 // Whether blocks of 128 values leave no multiprocessor idle that those of 64
 // would use. The results are the same.
 bool HasManyBlocks(const ChunkLaunch& launch) {
@@ -304,8 +296,7 @@ bool HasManyBlocks(const ChunkLaunch& launch) {
   const int64_t values =
       int64_t{args.rows} * args.value_dim +
       int64_t{launch.places} * (args.value_dim + args.key_dim);
-  return 2 * args.heads * (values / 128) >
-         DeviceNumber(cudaDevAttrMultiProcessorCount);
+  return 2 * args.heads * (values / 128) > ThisCard().multiprocessors;
 }
 
 template <ChunkKind kKind>
@@ -374,7 +365,7 @@ int64_t ChunkWorkspaceBytes(const ChunkArgs& args) {
 cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream) {
   if (!IsSound(args)) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
-  if (DeviceNumber(cudaDevAttrComputeCapabilityMajor) != 9) {
+  if (ThisCard().major != 9) {
     return cudaErrorNotSupported;
   }
   ChunkLaunch launch;

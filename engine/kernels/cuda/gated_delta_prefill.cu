@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/eight_numbers.cuh"
 #include "engine/kernels/cuda/gated_delta_inputs.cuh"
 #include "engine/kernels/cuda/gated_delta_prefill.h"
@@ -353,33 +354,24 @@ bool IsAligned(const void* data, int64_t stride, StateNumber number) {
 
 // Tokens of a block: so many that all blocks run at once, as each reads weights
 // and a past of its own.
-cudaError_t TileOf(int64_t tokens, int64_t channel_tiles, int& tile) {
+int TileOf(int64_t tokens, int64_t channel_tiles) {
   constexpr int64_t kTokensMin = 8;
-  int device = 0;
-  int processors = 0;
-  cudaError_t status = cudaGetDevice(&device);
-  if (status != cudaSuccess) return status;
-  status = cudaDeviceGetAttribute(
-      &processors, cudaDevAttrMultiProcessorCount, device);
-  if (status != cudaSuccess) return status;
-  const int64_t blocks = std::max(
-      int64_t{1}, int64_t{kBlocksOfProcessor} * processors / channel_tiles);
-  tile = static_cast<int>(std::max(kTokensMin, (tokens + blocks - 1) / blocks));
-  return cudaSuccess;
+  const int64_t at_once =
+      int64_t{kBlocksOfProcessor} * ThisCard().multiprocessors;
+  const int64_t blocks = std::max(int64_t{1}, at_once / channel_tiles);
+  return static_cast<int>(std::max(kTokensMin, (tokens + blocks - 1) / blocks));
 }
 
 template <typename Number, int kWidth, bool kAligned>
 cudaError_t LaunchPrepare(const PrepareArgs& args, cudaStream_t stream) {
   const int channel_tiles =
       (MixedOf(args) + kThreads * kEight - 1) / (kThreads * kEight);
-  int tile = 0;
-  cudaError_t status = TileOf(args.tokens, channel_tiles, tile);
-  if (status != cudaSuccess) return status;
+  const int tile = TileOf(args.tokens, channel_tiles);
   const auto token_tiles =
       static_cast<unsigned>((args.tokens + tile - 1) / tile);
   PrepareKernel<Number, kWidth, kAligned>
       <<<dim3(token_tiles, channel_tiles), kThreads, 0, stream>>>(args, tile);
-  status = cudaGetLastError();
+  cudaError_t status = cudaGetLastError();
   if (status != cudaSuccess) return status;
   constexpr int kGridRowsMax = 1 << 15;
   WindowKernel<Number, kAligned>

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/gated_delta_ring.h"
 #include "engine/kernels/cuda/gated_delta_ring_block.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_fold.cuh"
@@ -264,24 +265,6 @@ __global__ void __launch_bounds__(kRingThreads)
   }
 }
 
-struct Card {
-  int multiprocessors = 0;
-  bool has_copy_engine = false;
-};
-
-// The card of the calling thread.
-Card ThisCard() {
-  int device = 0;
-  int major = 0;
-  Card card;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(
-      &card.multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  card.has_copy_engine = major >= 9;
-  return card;
-}
-
 // Values of a part of a head, of whole groups of squares.
 int32_t PartValues(int32_t value_dim, int32_t parts) {
   const int32_t values = (value_dim + parts - 1) / parts;
@@ -433,7 +416,7 @@ bool CanRingGatedDelta(const GatedDeltaDecodeArgs& args) {
   constexpr int64_t kColumnsMax = 1 << 20;
   const bool is_shape =
       args.key_dim == 64 || args.key_dim == 128 || args.key_dim == 256;
-  return ThisCard().has_copy_engine && is_shape && args.value_dim >= 1 &&
+  return ThisCard().has_copy_engine() && is_shape && args.value_dim >= 1 &&
          args.value_dim <= kValuesMax && args.conv_width >= 2 &&
          args.conv_width <= kTapsMax && args.key_heads > 0 &&
          args.heads % args.key_heads == 0 &&

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/gated_delta_ring_feed.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_fold.cuh"
 #include "engine/kernels/cuda/gated_delta_ring_rows.cuh"
@@ -337,14 +338,6 @@ __global__ void __launch_bounds__((kWarps + 1) * kWarp, kBlocks<kWarps>)
 #endif
 }
 
-int Multiprocessors() {
-  int device = 0;
-  int count = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  return count;
-}
-
 constexpr int32_t UnitValuesMost(int32_t key_dim) {
   return key_dim == 256 ? 512 : 256;
 }
@@ -375,8 +368,9 @@ cudaError_t Launch(const GatedDeltaRingArgs& args, cudaStream_t stream) {
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (status != cudaSuccess) return status;
   const FeedPlan plan = PlanOf(args.step);
-  const int64_t blocks = std::min(int64_t{args.step.rows} * plan.units,
-                                  int64_t{Multiprocessors()} * kBlocks<kWarps>);
+  const int64_t blocks =
+      std::min(int64_t{args.step.rows} * plan.units,
+               int64_t{ThisCard().multiprocessors} * kBlocks<kWarps>);
   kernel<<<static_cast<uint32_t>(blocks),
            (kWarps + 1) * kWarp,
            kBytes,

@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "engine/kernels/cuda/bulk_transfer.cuh"
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/gated_delta_head.cuh"
 #include "engine/kernels/cuda/gated_delta_part.cuh"
 #include "engine/kernels/cuda/gated_delta_run.cuh"
@@ -158,35 +159,9 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
 #endif
 }
 
-struct Card {
-  int multiprocessors = 0;
-  bool has_copy_engine = false;
-};
-
-// The card of the calling thread.
-Card ThisCard() {
-  int device = 0;
-  int major = 0;
-  Card card;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(
-      &card.multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  card.has_copy_engine = major >= 9;
-  return card;
-}
-
-// As many heads as share a key, if that leaves work for each multiprocessor.
 UnitPlan PlanFor(const GatedDeltaDecodeArgs& args, int multiprocessors) {
-  const int32_t sharing = args.heads / args.key_heads;
   UnitPlan plan;
-  plan.unit_heads = 1;
-  if (int64_t{args.rows} * args.key_heads >= multiprocessors) {
-    plan.unit_heads = std::min({sharing,
-                                UnitValuesMax(args.key_dim) / args.value_dim,
-                                kStreamHeadsMax});
-    while (sharing % plan.unit_heads != 0) --plan.unit_heads;
-  }
+  plan.unit_heads = UnitHeads(args, multiprocessors, kStreamHeadsMax);
   plan.units_of_row = args.heads / plan.unit_heads;
   plan.slabs_of_head = args.value_dim * args.key_dim / kSlabNumbers;
   plan.tokens_min = 1;
@@ -238,7 +213,7 @@ bool ArePairs(const GatedDeltaDecodeArgs& args) {
 
 bool CanStreamGatedDelta(const GatedDeltaDecodeArgs& args) {
   const Card card = ThisCard();
-  return card.has_copy_engine && args.conv_width == kPieceTaps &&
+  return card.has_copy_engine() && args.conv_width == kPieceTaps &&
          args.value_dim <= UnitValuesMax(args.key_dim) &&
          args.value_dim * args.key_dim % kSlabNumbers == 0 && ArePairs(args) &&
          args.rows / card.multiprocessors + 2 <= kUnitRowsHeld;

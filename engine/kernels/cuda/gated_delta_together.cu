@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "engine/kernels/cuda/bulk_transfer.cuh"
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/gated_delta_finish.cuh"
 #include "engine/kernels/cuda/gated_delta_scores.cuh"
 #include "engine/kernels/cuda/gated_delta_slab.cuh"
@@ -265,34 +266,9 @@ __global__ void KeepWindowKernel(const __grid_constant__ GatedDeltaDecodeArgs
   }
 }
 
-struct Card {
-  int multiprocessors = 0;
-  bool has_copy_engine = false;
-};
-
-Card ThisCard() {
-  int device = 0;
-  int major = 0;
-  Card card;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(
-      &card.multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  card.has_copy_engine = major >= 9;
-  return card;
-}
-
-// As many heads as share a key, if they keep the card busy; else one.
 UnitPlan PlanFor(const GatedDeltaDecodeArgs& args, int multiprocessors) {
-  const int32_t sharing = args.heads / args.key_heads;
-  const int32_t values_max = UnitValuesMax(args.key_dim);
   UnitPlan plan;
-  plan.unit_heads = 1;
-  if (int64_t{args.rows} * args.key_heads >= multiprocessors) {
-    plan.unit_heads =
-        std::min({sharing, values_max / args.value_dim, kUnitHeadsMax});
-    while (sharing % plan.unit_heads != 0) --plan.unit_heads;
-  }
+  plan.unit_heads = UnitHeads(args, multiprocessors, kUnitHeadsMax);
   plan.units_of_row = args.heads / plan.unit_heads;
   plan.slabs_of_head = (args.value_dim + kSlabRows - 1) / kSlabRows;
   plan.tokens_min = 2;
@@ -365,7 +341,7 @@ int32_t TogetherTokensMax(const GatedDeltaDecodeArgs& args) {
       args.conv_width == kPieceTaps &&
       (args.key_dim == 64 || args.key_dim == 128 || args.key_dim == 256) &&
       args.value_dim <= UnitValuesMax(args.key_dim);
-  const bool taken = card.has_copy_engine && fits && AreQuads(args) &&
+  const bool taken = card.has_copy_engine() && fits && AreQuads(args) &&
                      args.rows / card.multiprocessors + 2 <= kUnitRowsHeld;
   return taken ? kPieceTokens * PiecesHeld(args.key_dim) : 0;
 }

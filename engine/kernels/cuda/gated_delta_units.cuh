@@ -7,6 +7,7 @@
 // Threads: plain functions.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "engine/kernels/cuda/bulk_transfer.cuh"
@@ -34,6 +35,19 @@ struct UnitPlan {
     return unit_heads * slabs_of_head;
   }
 };
+
+// Value heads of a unit: as many as share a key, within `most`, if that leaves
+// work for each multiprocessor; else one.
+inline int32_t UnitHeads(const GatedDeltaDecodeArgs& args,
+                         int multiprocessors,
+                         int32_t most) {
+  if (int64_t{args.rows} * args.key_heads < multiprocessors) return 1;
+  const int32_t sharing = args.heads / args.key_heads;
+  int32_t heads =
+      std::min({sharing, UnitValuesMax(args.key_dim) / args.value_dim, most});
+  while (sharing % heads != 0) --heads;
+  return heads;
+}
 
 // Of the rows of a block's units.
 struct UnitRows {

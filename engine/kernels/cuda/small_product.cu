@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "engine/kernels/cuda/bulk_transfer.cuh"
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/launch_order.cuh"
 #include "engine/kernels/cuda/small_product.h"
 
@@ -274,25 +275,6 @@ __global__ void __launch_bounds__(kThreads, 2)
     phase ^= stage == 0 ? 1U : 0U;
   }
 #endif
-}
-
-struct Card {
-  int multiprocessors = 0;
-  int major = 0;
-};
-
-Card ThisCard() {
-  static const Card card = [] {
-    Card found;
-    int device = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(
-        &found.multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    cudaDeviceGetAttribute(
-        &found.major, cudaDevAttrComputeCapabilityMajor, device);
-    return found;
-  }();
-  return card;
 }
 
 template <typename Number, int kTokens, ProductSource kSource>
