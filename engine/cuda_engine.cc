@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "engine/device/device_model.h"
 #include "engine/device/device_step.h"
+#include "engine/kernels/cuda/card.h"
 #include "engine/model/model.h"
 #include "engine/plan_check.h"
 #include "engine/state/device_pool.h"
@@ -22,8 +23,8 @@ constexpr int32_t kSlotsMax = 1 << 24;
 constexpr int64_t kPassTokensMax = 8192;
 // Steps of so few tokens are always taken: the self-test makes one.
 constexpr int64_t kStepTokensMin = 1024;
-// Major, of what the chunk form's instructions need.
-constexpr int kCapability = 9;
+// Major, of what the kernels' instructions need.
+constexpr int kCapability = 8;
 // Steps of more rows gain nothing by being captured.
 constexpr int32_t kGraphRowsMax = 512;
 // Left to the library and to captured steps where the pool takes the rest.
@@ -50,6 +51,7 @@ absl::Status CheckDevice() {
         "no GPU is to be found here: ",
         status == cudaSuccess ? "there is none" : cudaGetErrorString(status)));
   }
+  if (ThisCard().major >= kCapability) return absl::OkStatus();
   int major = 0;
   int minor = 0;
   WEIR_RETURN_IF_ERROR(CudaStatus(
@@ -58,15 +60,14 @@ absl::Status CheckDevice() {
   WEIR_RETURN_IF_ERROR(CudaStatus(
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0),
       "the card"));
-  if (major == kCapability) return absl::OkStatus();
   return absl::UnimplementedError(
       absl::StrCat("the card has compute capability ",
                    major,
                    ".",
                    minor,
-                   "; the kernels are for ",
+                   ", and these kernels were not compiled for it: ",
                    kCapability,
-                   ".0 (H100, H200)"));
+                   ".0 and later can be, by WEIR_CUDA_TARGETS"));
 }
 
 const char* NumberName(StateNumber number) {

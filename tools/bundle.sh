@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Fills bundle/ from build-cuda/: the binaries, stripped, and the shared
+# Fills bundle/ from a build's folder: the binaries, stripped, and the shared
 # libraries that they need but for the C and C++ runtimes, Torch's and CUDA's.
 # It runs where those are: Ubuntu 24.04 or Debian 12 with Torch's wheel.
 #
-#   tools/bundle.sh BINARY...
+#   tools/bundle.sh FOLDER BINARY...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+build=$1
+shift
 limit_mib=50
 bundle=bundle
 # What a machine with a GPU and Torch brings itself.
@@ -17,8 +19,8 @@ theirs='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libstdc\+\+|lib
 rm -rf "$bundle"
 mkdir -p "$bundle/bin" "$bundle/lib"
 for name in "$@"; do
-  strip -o "$bundle/bin/$name" "build-cuda/bin/$name"
-  ldd "build-cuda/bin/$name" | awk '$2 == "=>" {print $1, $3}' \
+  strip -o "$bundle/bin/$name" "$build/bin/$name"
+  ldd "$build/bin/$name" | awk '$2 == "=>" {print $1, $3}' \
     | while read -r library path; do
         [[ $library =~ $theirs ]] && continue
         [[ $path == not ]] && { echo "bundle: $name needs $library, which is not here" >&2; exit 1; }

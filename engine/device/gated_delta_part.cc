@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/chunk.h"
 #include "engine/kernels/cuda/gated_delta_decode.h"
 #include "engine/kernels/cuda/gated_delta_prefill.h"
@@ -405,13 +406,18 @@ std::vector<float> Log2Rates(const Buffer& a_log) {
 }  // namespace
 
 bool TakesGatedDelta(const GatedDeltaNet& from) {
-  return CheckShape(from.shape().qkv).ok();
+  return ThisCard().has_copy_engine() && CheckShape(from.shape().qkv).ok();
 }
 
 absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDeltaPart(
     const GatedDeltaNet& from, StateForm form, DeviceWeights& weights) {
   const QkvShape& shape = from.shape().qkv;
   WEIR_RETURN_IF_ERROR(CheckShape(shape));
+  if (!ThisCard().has_copy_engine()) {
+    return absl::UnimplementedError(
+        "the ring form needs compute capability 9.0; --state-form write serves "
+        "this card");
+  }
   if (form == StateForm::kRing && !CanRingGatedDelta(HeadsOf(shape))) {
     return absl::UnimplementedError(
         "the ring form does not take this shape; --state-form write does");

@@ -102,7 +102,9 @@ class RecurrentPart final : public DevicePart {
     const int32_t k = front_.key_dim;
     return number_ == StateNumber::kBfloat16 && weights_.gates.fits_chunks() &&
            (k == 64 || k == 128 || (k == 256 && !weights_.gates.by_key())) &&
-           value_dim_ % kChunkValueStep == 0;
+           value_dim_ % kChunkValueStep == 0 &&
+           CanChunk(
+               weights_.gates.by_key() ? DecayKind::kKey : DecayKind::kHead, k);
   }
 
   Arrays Place(void* base, int64_t tokens) const;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cuda_runtime_api.h>
+#include <cuda_runtime.h>
 
 #include "engine/kernels/cuda/card.h"
 
 namespace weir::engine {
 namespace {
+
+__global__ void ProbeKernel() {}
 
 Card Ask() {
   Card card;
@@ -13,7 +15,14 @@ Card Ask() {
   cudaDeviceGetAttribute(
       &card.multiprocessors, cudaDevAttrMultiProcessorCount, device);
   cudaDeviceGetAttribute(
-      &card.major, cudaDevAttrComputeCapabilityMajor, device);
+      &card.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  cudaFuncAttributes code;
+  if (cudaFuncGetAttributes(&code, ProbeKernel) == cudaSuccess) {
+    card.major = code.ptxVersion / 10;
+  } else {
+    // None for this card. The next launch must not find the error again.
+    cudaGetLastError();
+  }
   return card;
 }
 

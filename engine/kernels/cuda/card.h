@@ -9,7 +9,10 @@ namespace weir::engine {
 
 struct Card {
   int multiprocessors = 0;
-  int major = 0;  // of the compute capability
+  // Of the compute capability that the code which runs there was made for: a
+  // card beyond 9.0 runs what was made for 8.0.
+  int major = 0;
+  int shared_bytes = 0;  // that a block may have
 
   // Bulk copies, clusters and barriers that count bytes.
   bool has_copy_engine() const { return major >= 9; }

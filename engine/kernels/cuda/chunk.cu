@@ -4,14 +4,14 @@
 
 #include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/chunk.h"
+#include "engine/kernels/cuda/chunk_alone.cuh"
 #include "engine/kernels/cuda/chunk_barrier.cuh"
-#include "engine/kernels/cuda/chunk_carry.cuh"
 #include "engine/kernels/cuda/chunk_channel_system.cuh"
-#include "engine/kernels/cuda/chunk_delta.cuh"
+#include "engine/kernels/cuda/chunk_place.cuh"
 #include "engine/kernels/cuda/chunk_prepare.cuh"
 #include "engine/kernels/cuda/chunk_segment.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
-#include "engine/kernels/cuda/chunk_state.cuh"
+#include "engine/kernels/cuda/chunk_step.cuh"
 #include "engine/kernels/cuda/chunk_supply.cuh"
 #include "engine/kernels/cuda/chunk_system.cuh"
 
@@ -19,7 +19,7 @@ namespace weir::engine {
 namespace {
 
 template <typename Form>
-__device__ void InitShared(ChunkShared<Form>& shared) {
+__device__ void ClearOperands(ChunkShared<Form>& shared) {
   for (auto& operands : shared.operands) {
     constexpr int kWords = sizeof(operands) / 16;
     auto* words = reinterpret_cast<uint4*>(&operands);
@@ -27,6 +27,11 @@ __device__ void InitShared(ChunkShared<Form>& shared) {
       words[i] = uint4{0, 0, 0, 0};
     }
   }
+}
+
+template <typename Form>
+__device__ void InitShared(ChunkShared<Form>& shared) {
+  ClearOperands(shared);
   if (threadIdx.x == 0) {
     for (uint64_t& barrier : shared.loaded) InitBarrier(&barrier, kWarpgroup);
     for (uint64_t& barrier : shared.prepared) InitBarrier(&barrier, kWarpgroup);
@@ -38,126 +43,24 @@ __device__ void InitShared(ChunkShared<Form>& shared) {
   __syncthreads();
 }
 
-// Where a block's state comes from and where it goes: from nowhere it is zero,
-// or the unit vectors.
-struct StatePlace {
-  StateMemory from;
-  StateMemory to;
-  int32_t first_unit = -1;
-};
-
 template <typename Form>
 __device__ void CarryChunks(const ChunkArgs& args,
                             const ChunkPlace<Form>& place,
                             int group,
                             const StatePlace& state,
                             ChunkShared<Form>& shared) {
-  using State =
-      std::conditional_t<Form::kDelta, DeltaState<Form>, PlainState<Form>>;
-  State carried(group);
-  if (Form::kDelta && state.first_unit >= 0) {
-    carried.LoadUnits(state.first_unit);
-  } else {
-    carried.Load(state.from);
-  }
+  CarriedState<Form> carried(group);
+  BeginState<Form>(state, carried);
   const int chunks = place.chunks();
   constexpr int kOperands = Form::kDelta ? Form::kStages : 2;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     ChunkTokens<Form>& tokens = shared.tokens[chunk % Form::kStages];
     const int at = chunk % kOperands;
     Await(&shared.prepared[at], chunk / kOperands);
-    if constexpr (Form::kDelta) {
-      carried.Step(chunk, tokens, shared.operands[at], place.out_scale);
-    } else {
-      __nv_bfloat16* out = args.out + place.first_token * args.out_stride +
-                           place.head * args.value_dim + place.first_value;
-      carried.Step(tokens,
-                   shared.operands[at],
-                   place.TokensOf(chunk),
-                   out + int64_t{chunk} * kChunkTokens * args.out_stride,
-                   args.out_stride);
-    }
+    StepChunk<Form>(args, place, chunk, tokens, shared.operands[at], carried);
     Arrive(&shared.carried[at]);
   }
   if (state.to.numbers != nullptr) carried.End(state.to);
-}
-
-// A session's state at rest, from the block's first value on.
-__device__ StateMemory RestOf(const ChunkArgs& args,
-                              int32_t row,
-                              int64_t head_row) {
-  const bool is_bfloat = args.state_number == StateNumber::kBfloat16;
-  const int32_t slot = args.slots[row];
-  const int64_t first = head_row * args.key_dim;
-  const int64_t at = slot * args.state_stride + first;
-  const uint32_t consumed = args.consumed == nullptr ? 0 : args.consumed[row];
-  const RoundingKey key = {RoundingSeed(args.rounding_seed, consumed)};
-  return {static_cast<uint8_t*>(args.state) + at * (is_bfloat ? 2 : 4),
-          is_bfloat,
-          key.From(static_cast<uint32_t>(first))};
-}
-
-// What this block has, which is blockIdx (values, head, row or place): false if
-// there is nothing to do.
-template <typename Form>
-__device__ bool FindPlace(const ChunkLaunch& launch,
-                          ChunkPlace<Form>& place,
-                          StatePlace& state) {
-  const ChunkArgs& args = launch.args;
-  SegmentPlace at;
-  if (!FindSegment(launch, static_cast<int32_t>(blockIdx.z), at)) return false;
-  const int32_t slot = args.slots[at.row];
-  const int32_t first = args.row_starts[at.row];
-  const int32_t tokens = args.row_starts[at.row + 1] - first;
-  if (slot < 0 || tokens == 0) return false;
-  constexpr int kValues = Form::kGroups * 64;
-  const int32_t blocks = args.value_dim / kValues;
-  const auto block = static_cast<int32_t>(blockIdx.x);
-  place.has_values = block < blocks;
-  place.has_out = !at.joined;
-  if (!place.has_values && !at.joined) return false;
-  const ChunkSpan span = at.Span(tokens);
-  place.first_token = first + int64_t{span.first} * kChunkTokens;
-  place.tokens =
-      min(tokens, span.end * kChunkTokens) - span.first * kChunkTokens;
-  place.head = static_cast<int32_t>(blockIdx.y);
-  place.key_head = place.head / (args.heads / args.key_heads);
-  place.first_value = (place.has_values ? block : block - blocks) * kValues;
-  place.out_scale = Form::kChannel ? 1.0F / ScaleOf(args).query : 1.0F;
-  place.operands =
-      static_cast<const typename Form::Operands*>(args.workspace) +
-      (FirstChunk(args.row_starts, at.row) + span.first) * args.heads +
-      place.head;
-
-  const int64_t head_row =
-      int64_t{place.head} * args.value_dim + place.first_value;
-  const StateMemory own = RestOf(args, at.row, head_row);
-  const auto start = [&](int32_t segment) {
-    return StateMemory{
-        launch.plan.starts +
-        ((at.place + segment) * args.heads * args.value_dim + head_row) *
-            args.key_dim};
-  };
-  if (!place.has_values) {
-    state.first_unit = place.first_value;
-    state.to.numbers = launch.plan.transfers +
-                       ((at.place + at.segment) * args.heads + place.head) *
-                           args.key_dim * args.key_dim +
-                       int64_t{place.first_value} * args.key_dim;
-    return true;
-  }
-  const bool fresh = args.consumed != nullptr && args.consumed[at.row] == 0;
-  if (at.segment == 0) {
-    if (!fresh) state.from = own;
-  } else if (!at.joined) {
-    state.from = start(at.segment);
-  }
-  if (at.is_last()) {
-    state.to = own;
-  } else if (at.joined || at.segment == 0) {
-    state.to = start(at.segment + 1);
-  }
-  return true;
 }
 
 // A block has some values of one head and of one row or segment, or some rows
@@ -206,6 +109,22 @@ __global__ void __launch_bounds__(Form::kThreads, 1)
 #endif
 }
 
+// The same where there is no wgmma.
+template <typename Form>
+__global__ void __launch_bounds__(Form::kThreads)
+    ChunkAloneKernel(const __grid_constant__ ChunkLaunch launch) {
+#ifndef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ __align__(1024) uint8_t memory[];
+  auto& shared = *reinterpret_cast<ChunkShared<Form>*>(memory);
+  ChunkPlace<Form> place;
+  StatePlace state;
+  if (!FindPlace<Form>(launch, place, state)) return;
+  ClearOperands(shared);
+  __syncthreads();
+  CarryAlone(launch.args, place, state, shared);
+#endif
+}
+
 int64_t WorkspaceChunks(const ChunkArgs& args) {
   return args.tokens / kChunkTokens + args.rows;
 }
@@ -247,7 +166,13 @@ cudaError_t LaunchPass(const ChunkLaunch& launch,
                        int32_t places,
                        cudaStream_t stream) {
   constexpr int kBytes = sizeof(ChunkShared<Form>);
-  const auto kernel = ChunkKernel<Form>;
+  const auto kernel = [] {
+    if constexpr (Form::kAlone) {
+      return ChunkAloneKernel<Form>;
+    } else {
+      return ChunkKernel<Form>;
+    }
+  }();
   const cudaError_t status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (status != cudaSuccess) return status;
@@ -264,11 +189,8 @@ cudaError_t LaunchJoin(const ChunkLaunch& launch, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-template <ChunkKind kKind, int kKeyTiles, int kGroups>
-cudaError_t Launch(ChunkLaunch launch, cudaStream_t stream) {
-  constexpr int kStages =
-      kKeyTiles == 4 || kKind == ChunkKind::kChannel ? 2 : 3;
-  using Form = ChunkForm<kKind, kKeyTiles, kGroups, kStages>;
+template <typename Form>
+cudaError_t LaunchForm(ChunkLaunch launch, cudaStream_t stream) {
   const ChunkArgs& args = launch.args;
   const int32_t values = args.value_dim;
   if constexpr (!Form::kDelta) {
@@ -282,11 +204,42 @@ cudaError_t Launch(ChunkLaunch launch, cudaStream_t stream) {
     status = LaunchPass<Form>(
         launch, values + args.key_dim, args.rows + launch.places, stream);
     if (status != cudaSuccess) return status;
-    status = LaunchJoin<kKeyTiles>(launch, stream);
+    status = LaunchJoin<Form::kKeyTiles>(launch, stream);
     if (status != cudaSuccess) return status;
     launch.pass = SegmentPass::kRest;
     return LaunchPass<Form>(launch, values, launch.places, stream);
   }
+}
+
+template <ChunkKind kKind, int kKeyTiles, int kGroups>
+cudaError_t Launch(const ChunkLaunch& launch, cudaStream_t stream) {
+  constexpr int kStages =
+      kKeyTiles == 4 || kKind == ChunkKind::kChannel ? 2 : 3;
+  return LaunchForm<ChunkForm<kKind, kKeyTiles, kGroups, kStages>>(launch,
+                                                                   stream);
+}
+
+template <ChunkKind kKind, int kKeyTiles>
+using AloneForm = ChunkForm<kKind, kKeyTiles, 1, 1>;
+
+// Shared memory of a block of a launch where there is no wgmma.
+template <ChunkKind kKind>
+int AloneBytes(int32_t key_dim) {
+  constexpr bool kChannel = kKind == ChunkKind::kChannel;
+  const auto of = [](auto form) {
+    using Form = decltype(form);
+    if constexpr (Form::kChannel) {
+      return std::max(sizeof(ChunkShared<Form>),
+                      sizeof(ChannelShared<Form::kKeyTiles>));
+    } else {
+      return sizeof(ChunkShared<Form>);
+    }
+  };
+  const size_t bytes = key_dim == 64 ? of(AloneForm<kKind, 1>())
+                       : key_dim == 128
+                           ? of(AloneForm<kKind, 2>())
+                           : of(AloneForm < kKind, kChannel ? 2 : 4 > ());
+  return static_cast<int>(bytes);
 }
 
 // Whether blocks of 128 values leave no multiprocessor idle that those of 64
@@ -300,7 +253,25 @@ bool HasManyBlocks(const ChunkLaunch& launch) {
 }
 
 template <ChunkKind kKind>
+cudaError_t LaunchAlone(const ChunkLaunch& launch, cudaStream_t stream) {
+  switch (launch.args.key_dim) {
+    case 64:
+      return LaunchForm<AloneForm<kKind, 1>>(launch, stream);
+    case 128:
+      return LaunchForm<AloneForm<kKind, 2>>(launch, stream);
+    case 256:
+      if constexpr (kKind == ChunkKind::kChannel)
+        return cudaErrorInvalidValue;
+      else
+        return LaunchForm<AloneForm<kKind, 4>>(launch, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+template <ChunkKind kKind>
 cudaError_t LaunchOfShape(const ChunkLaunch& launch, cudaStream_t stream) {
+  if (!ThisCard().has_copy_engine()) return LaunchAlone<kKind>(launch, stream);
   const bool two_groups =
       launch.args.value_dim % 128 == 0 && HasManyBlocks(launch);
   switch (launch.args.key_dim) {
@@ -354,6 +325,17 @@ bool IsSound(const ChunkArgs& args) {
 
 }  // namespace
 
+bool CanChunk(DecayKind decay, int32_t key_dim) {
+  const Card& card = ThisCard();
+  if (card.major >= 9) return true;
+  if (card.major < 8) return false;
+  const int bytes = decay == DecayKind::kKey
+                        ? AloneBytes<ChunkKind::kChannel>(key_dim)
+                        : std::max(AloneBytes<ChunkKind::kPlain>(key_dim),
+                                   AloneBytes<ChunkKind::kDelta>(key_dim));
+  return bytes <= card.shared_bytes;
+}
+
 int64_t ChunkWorkspaceBytes(const ChunkArgs& args) {
   if (!HasSystem(args)) return 0;
   const int64_t floats = int64_t{PlaceCount(args, PlanOf(args))} *
@@ -365,9 +347,7 @@ int64_t ChunkWorkspaceBytes(const ChunkArgs& args) {
 cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream) {
   if (!IsSound(args)) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
-  if (ThisCard().major != 9) {
-    return cudaErrorNotSupported;
-  }
+  if (!CanChunk(args.decay, args.key_dim)) return cudaErrorNotSupported;
   ChunkLaunch launch;
   launch.args = args;
   if (!HasSystem(args)) {

@@ -14,8 +14,8 @@
 // Bound: 2 (3 K V + 2 C K + 2 C V) FLOPs a token and head with a correction,
 // C = 64, or the bytes of q, k, v, decays of channels and out.
 //
-// Threads: any; the work is put on the caller's stream. Needs compute
-// capability 9.0.
+// Threads: any; the work is put on the caller's stream. Compute capability 9.0
+// has kernels of its own; from 8.0 on others give the same to within rounding.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -81,9 +81,13 @@ struct ChunkArgs {
 // may be split (chunk_segment.cuh), 4 K (V + K) bytes a head and segment.
 int64_t ChunkWorkspaceBytes(const ChunkArgs& args);
 
+// Whether the card takes heads of so many key channels: a block of the kernels
+// needs up to 110 KiB of shared memory.
+bool CanChunk(DecayKind decay, int32_t key_dim);
+
 // cudaErrorInvalidValue for what the kernels do not take, cudaErrorNotSupported
-// on another device than they are for; otherwise what the launch returned. A
-// row's result depends on that row alone, to the bit.
+// without CanChunk; otherwise what the launch returned. A row's result depends
+// on that row alone, to the bit.
 cudaError_t RecurrenceChunk(const ChunkArgs& args, cudaStream_t stream);
 
 }  // namespace weir::engine

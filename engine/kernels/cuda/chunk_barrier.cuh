@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "engine/kernels/cuda/chunk_wgmma.cuh"
+#include "engine/kernels/cuda/chunk_tile.cuh"
 
 namespace weir::engine {
 

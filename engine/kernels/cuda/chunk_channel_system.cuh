@@ -73,7 +73,6 @@ __device__ inline void SumChannels(const ChunkArgs& args,
 template <int kKeyTiles>
 __global__ void __launch_bounds__(kChannelThreads, 2)
     ChannelSystemKernel(const __grid_constant__ ChunkArgs args) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<ChannelShared<kKeyTiles>*>(memory);
   int32_t row = 0;
@@ -147,7 +146,6 @@ __global__ void __launch_bounds__(kChannelThreads, 2)
     operands.scales.beta_from_start[at] =
         corrects ? beta / (scale.key * scale.key) : 0.0F;
   }
-#endif
 }
 
 }  // namespace weir::engine

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pieces of matrices in a warp's registers: how they are read from and written
-// to tiles (chunk_wgmma.cuh), rounded and multiplied by one warp.
+// to tiles (chunk_tile.cuh), rounded and multiplied by one warp.
 //
 // A warp's 16 by 16 block of sums is float[8]: lane l has rows l / 4 (numbers
 // 0, 1, 4, 5) and l / 4 + 8 (2, 3, 6, 7), columns 2 (l % 4) and the next (0 to
@@ -13,7 +13,7 @@
 
 #include <cstdint>
 
-#include "engine/kernels/cuda/chunk_wgmma.cuh"
+#include "engine/kernels/cuda/chunk_tile.cuh"
 
 namespace weir::engine {
 
@@ -77,8 +77,15 @@ __device__ inline void LoadBlocksTransposed(uint32_t address, Fragment& to) {
       : "r"(address)
       : "memory");
 }
+// The low half of x.
+__device__ inline void StoreHalfWord(uint32_t address, uint32_t x) {
+  asm volatile("st.shared.u16 [%0], %1;\n" ::"r"(address),
+               "h"(static_cast<uint16_t>(x))
+               : "memory");
+}
 __device__ inline void StoreBlocksTransposed(uint32_t address,
                                              const Fragment& from) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile(
       "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, "
       "%4};\n" ::"r"(address),
@@ -87,6 +94,15 @@ __device__ inline void StoreBlocksTransposed(uint32_t address,
       "r"(from[2]),
       "r"(from[3])
       : "memory");
+#else
+  const int lane = Lane();
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int row = i / 2 * 8 + 2 * (lane & 3) + i % 2;
+    const uint32_t to = __shfl_sync(0xffffffffU, address, row);
+    StoreHalfWord(to + 2 * (lane / 4), from[i / 2] >> 16 * (i % 2));
+  }
+#endif
 }
 
 // Lane's address for the 16 by 16 block (row block, column block) of a tile:
@@ -110,6 +126,17 @@ __device__ inline void MultiplyHalf(float* sums,
                                     uint32_t b_8_rows_on) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(b_8_rows_on));
+}
+// The same of bf16.
+__device__ inline void MultiplyBfloat(float* sums,
+                                      const Fragment& a,
+                                      uint32_t b,
+                                      uint32_t b_8_rows_on) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(b_8_rows_on));

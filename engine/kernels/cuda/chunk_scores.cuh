@@ -6,8 +6,8 @@
 #include <cuda_bf16.h>
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
+#include "engine/kernels/cuda/chunk_multiply.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
-#include "engine/kernels/cuda/chunk_wgmma.cuh"
 
 namespace weir::engine {
 

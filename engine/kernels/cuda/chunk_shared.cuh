@@ -16,7 +16,7 @@
 #include <type_traits>
 
 #include "engine/kernels/cuda/chunk.h"
-#include "engine/kernels/cuda/chunk_wgmma.cuh"
+#include "engine/kernels/cuda/chunk_tile.cuh"
 
 namespace weir::engine {
 
@@ -40,7 +40,10 @@ struct ChunkForm {
   // Copies have a warpgroup, and what is made of them ahead another; without
   // the delta rule and beside one group both are one's.
   static constexpr int kPreparers = kDelta ? 2 : kGroups;
-  static constexpr int kThreads = (kGroups + kPreparers) * kWarpgroup;
+  // A block that does all in turn, chunk_alone.cuh.
+  static constexpr bool kAlone = kStages == 1;
+  static constexpr int kThreads =
+      kAlone ? kWarpgroup : (kGroups + kPreparers) * kWarpgroup;
   using Operands = std::conditional_t<kChannel,
                                       ChannelOperands<kKeyTiles>,
                                       ChunkOperands<kDelta>>;

@@ -9,9 +9,9 @@
 
 #include "engine/kernels/cuda/chunk_barrier.cuh"
 #include "engine/kernels/cuda/chunk_fragment.cuh"
+#include "engine/kernels/cuda/chunk_multiply.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
 #include "engine/kernels/cuda/chunk_transfer.cuh"
-#include "engine/kernels/cuda/chunk_wgmma.cuh"
 
 namespace weir::engine {
 
@@ -65,13 +65,12 @@ __device__ inline void StoreOut(const ChunkArgs& args,
 }
 
 // With the delta rule: puts the copies of a chunk's operands and tokens under
-// way, or none beyond the last chunk.
+// way.
 template <typename Form>
 __device__ inline void CopyChunk(const ChunkArgs& args,
                                  const ChunkPlace<Form>& place,
                                  int chunk,
                                  ChunkShared<Form>& shared) {
-  if (chunk >= place.chunks()) return;
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
   using Operands = typename Form::Operands;
   const Operands& from = place.operands[int64_t{chunk} * args.heads];
@@ -97,7 +96,6 @@ __device__ inline void CopyChunk(const ChunkArgs& args,
     }
   }
   CopyTokens(args, place, chunk, shared);
-  ArriveCopied(&shared.loaded[chunk & 3]);
 }
 
 // Likewise all chunks, as many under way as there is room for; and writes out.
@@ -107,13 +105,18 @@ __device__ inline void CopyChunks(const ChunkArgs& args,
                                   ChunkShared<Form>& shared) {
   constexpr int kStages = Form::kStages;
   const int chunks = place.chunks();
+  const auto copy = [&](int chunk) {
+    if (chunk >= chunks) return;
+    CopyChunk(args, place, chunk, shared);
+    ArriveCopied(&shared.loaded[chunk & 3]);
+  };
 #pragma unroll
-  for (int i = 0; i < kStages; ++i) CopyChunk(args, place, i, shared);
+  for (int i = 0; i < kStages; ++i) copy(i);
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const int stage = chunk % kStages;
     Await(&shared.carried[stage], chunk / kStages);
     if (place.has_out) StoreOut(args, place, chunk, shared.tokens[stage]);
-    CopyChunk(args, place, chunk + kStages, shared);
+    copy(chunk + kStages);
   }
 }
 

@@ -100,7 +100,6 @@ template <int kKeyTiles>
 __global__ void __launch_bounds__(kWarpgroup,
                                   kKeyTiles <= 2 ? kSystemBlocks : 3)
     ChunkSystemKernel(const __grid_constant__ ChunkArgs args) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<SystemShared<kKeyTiles>*>(memory);
   int32_t row = 0;
@@ -150,7 +149,6 @@ __global__ void __launch_bounds__(kWarpgroup,
     write(operands.inverse[0], shared.system.inverse[0]);
     write(operands.inverse[1], shared.system.inverse[1]);
   });
-#endif
 }
 
 }  // namespace weir::engine

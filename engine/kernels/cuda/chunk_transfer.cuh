@@ -7,7 +7,7 @@
 
 #include "engine/kernels/cuda/chunk_barrier.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
-#include "engine/kernels/cuda/chunk_wgmma.cuh"
+#include "engine/kernels/cuda/chunk_tile.cuh"
 
 namespace weir::engine {
 

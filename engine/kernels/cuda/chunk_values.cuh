@@ -9,9 +9,8 @@
 #include <cuda_fp16.h>
 
 #include "engine/kernels/cuda/chunk_fragment.cuh"
+#include "engine/kernels/cuda/chunk_multiply.cuh"
 #include "engine/kernels/cuda/chunk_shared.cuh"
-#include "engine/kernels/cuda/chunk_wgmma.cuh"
-#include "engine/kernels/cuda/chunk_wide.cuh"
 
 namespace weir::engine {
 

@@ -2,6 +2,8 @@
 //
 // Products of a warpgroup with 128 and 256 columns: a left operand that comes
 // from registers takes about as long as 64 columns of sums.
+//
+// Threads: all of a warpgroup call each function together.
 #pragma once
 
 #include <cstdint>

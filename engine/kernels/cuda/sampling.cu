@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cfloat>
-#include <utility>
 
+#include "engine/kernels/cuda/card.h"
 #include "engine/kernels/cuda/draw_order.cuh"
 #include "engine/kernels/cuda/draw_row.cuh"
 #include "engine/kernels/cuda/sampling.h"
@@ -336,27 +336,6 @@ __global__ void __launch_bounds__(kScoreThreads)
                          : NAN;
 }
 
-// The device that is current.
-struct DrawDevice {
-  int has_clusters = 0;
-  int shared_bytes = 0;  // that a block may have
-  int processors = 0;
-
-  static cudaError_t Current(DrawDevice& device) {
-    int id = 0;
-    cudaError_t status = cudaGetDevice(&id);
-    if (status != cudaSuccess) return status;
-    for (const auto& [value, attribute] :
-         {std::pair{&device.has_clusters, cudaDevAttrClusterLaunch},
-          {&device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
-          {&device.processors, cudaDevAttrMultiProcessorCount}}) {
-      status = cudaDeviceGetAttribute(value, attribute, id);
-      if (status != cudaSuccess) return status;
-    }
-    return cudaSuccess;
-  }
-};
-
 constexpr int StaticBytes() { return static_cast<int>(sizeof(DrawShared)); }
 // Of a block whose logits lie in shared memory.
 constexpr int StagedBytes(int share) {
@@ -366,15 +345,15 @@ constexpr int StagedBytes(int share) {
 // As many as the vocabulary is worth; fewer where the rows keep the card busy,
 // and the logits still have room in shared memory. A block has a
 // multiprocessor's registers. The result does not depend on it.
-int BlocksOfRow(const DrawArgs& args, const DrawDevice& device) {
+int BlocksOfRow(const DrawArgs& args, const Card& card) {
   int blocks = 1;
-  while (device.has_clusters != 0 && blocks < kDrawBlocksMax &&
+  while (card.has_copy_engine() && blocks < kDrawBlocksMax &&
          blocks * kTokensOfBlock < args.vocabulary) {
     blocks *= 2;
   }
-  while (blocks > 1 && int64_t{args.rows} * blocks > device.processors &&
+  while (blocks > 1 && int64_t{args.rows} * blocks > card.multiprocessors &&
          StagedBytes(DrawShare(args.vocabulary, blocks / 2)) <=
-             device.shared_bytes) {
+             card.shared_bytes) {
     blocks /= 2;
   }
   return blocks;
@@ -388,19 +367,17 @@ cudaError_t DrawTokens(const DrawArgs& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (args.rows == 0) return cudaSuccess;
-  DrawDevice device;
-  cudaError_t status = DrawDevice::Current(device);
-  if (status != cudaSuccess) return status;
-  if (device.has_clusters == 0 &&
+  const Card& card = ThisCard();
+  if (!card.has_copy_engine() &&
       args.vocabulary > kDrawVocabularyMaxOfOneBlock) {
     return cudaErrorInvalidValue;
   }
-  const int blocks = BlocksOfRow(args, device);
+  const int blocks = BlocksOfRow(args, card);
   const int share = DrawShare(args.vocabulary, blocks);
-  const bool is_staged = StagedBytes(share) <= device.shared_bytes;
+  const bool is_staged = StagedBytes(share) <= card.shared_bytes;
   const auto kernel = is_staged ? DrawKernel<true> : DrawKernel<false>;
   const int bytes = is_staged ? StagedBytes(share) - StaticBytes() : share / 8;
-  status = cudaFuncSetAttribute(
+  const cudaError_t status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (status != cudaSuccess) return status;
   cudaLaunchAttribute cluster = {};
