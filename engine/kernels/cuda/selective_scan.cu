@@ -6,9 +6,11 @@ namespace weir::engine {
 namespace {
 
 constexpr int kWarp = 32;
+constexpr int kFewStates = 8;  // that a thread holds, or twice as many
 constexpr int kBlockMax = 512;
 constexpr int kWideChannels = 64;  // of a block that has all states of each
 constexpr int kTile = 4;           // tokens whose operands wait in a block
+constexpr int kWideBlocks = 12;    // of them on a multiprocessor
 constexpr int kCarryThreads = 256;
 constexpr int kCarryAhead = 8;  // segments whose sums are read together
 
@@ -26,7 +28,7 @@ struct BlockShape {
 };
 
 BlockShape ShapeOf(int32_t states) {
-  const int held = states <= 8 ? 8 : 16;
+  const int held = states <= kFewStates ? kFewStates : 2 * kFewStates;
   const int groups = (states + held - 1) / held;
   return {held, groups, groups == 1 ? kWideChannels : kWarp};
 }
@@ -310,8 +312,9 @@ __global__ void __launch_bounds__(kCarryThreads)
   *state = s;
 }
 
-// Sums of a channel's groups, in their order.
+// Of a block's threads' sums, those of this thread's channel in their order.
 __device__ float SumOfGroups(const float* parts, const BlockShape& shape) {
+  parts += static_cast<int>(threadIdx.x) % shape.channels;
   float sum = 0;
   for (int group = 0; group < shape.groups; ++group) {
     sum += parts[group * shape.channels];
@@ -320,8 +323,9 @@ __device__ float SumOfGroups(const float* parts, const BlockShape& shape) {
 }
 
 // blockIdx is (row, or place of a segment; channels).
-template <int kHeld, typename Number>
-__global__ void __launch_bounds__(kBlockMax)
+template <int kHeld, bool kAlone, typename Number>
+__global__ void __launch_bounds__(kAlone ? kWideChannels : kBlockMax,
+                                  kAlone ? kWideBlocks : 1)
     ScanKernel(const __grid_constant__ ScanRowsArgs args,
                BlockShape shape,
                bool by_segments) {
@@ -347,9 +351,7 @@ __global__ void __launch_bounds__(kBlockMax)
   float* b = shared + place.first_state;
   float* c = b + shape.tile_floats();
   float* parts = shared + 2 * shape.tile_floats();
-  float* out_of_thread = parts + threadIdx.x;
-  const float* of_channel =
-      parts + static_cast<int>(threadIdx.x) % shape.channels;
+  Number* out = static_cast<Number*>(args.out) + place.channel;
   for (int64_t t = segment.first; t < segment.last; t += kTile) {
     const int count = static_cast<int>(min(segment.last - t, int64_t{kTile}));
     float dt[kTile];
@@ -363,27 +365,29 @@ __global__ void __launch_bounds__(kBlockMax)
     LoadStates(
         scan.c, scan.states, padded, t, count, shared + shape.tile_floats());
     __syncthreads();
-    float sums[kTile];
+    const auto finish = [&](int i, float sum) {
+      if (!place.here) return;
+      float y = fmaf(d, x[i], sum);
+      if (is_gated) y *= Silu(z[i]);
+      out[(t + i) * scan.out_stride] = FromFloat<Number>(y);
+    };
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
       if (i >= count) break;
       Write(held, Softplus(dt[i] + bias), x[i], b + i * padded);
-      sums[i] = Read(held, c + i * padded);
-      if (shape.groups > 1) out_of_thread[i * shape.threads()] = sums[i];
+      const float sum = Read(held, c + i * padded);
+      if constexpr (kAlone) {
+        finish(i, sum);
+      } else {
+        parts[i * shape.threads() + threadIdx.x] = sum;
+      }
     }
-    if (shape.groups > 1) __syncthreads();
+    if constexpr (kAlone) continue;
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
-      if (i >= count) break;
-      if (!place.here || i % shape.groups != place.group) continue;
-      if (shape.groups > 1) {
-        sums[i] = SumOfGroups(of_channel + i * shape.threads(), shape);
-      }
-      float y = fmaf(d, x[i], sums[i]);
-      if (is_gated) y *= Silu(z[i]);
-      static_cast<Number*>(
-          args.out)[(t + i) * scan.out_stride + place.channel] =
-          FromFloat<Number>(y);
+      if (i >= count || i % shape.groups != place.group) continue;
+      finish(i, SumOfGroups(parts + i * shape.threads(), shape));
     }
   }
   if (segment.ends_row) held.Store(scan, place, state);
@@ -439,14 +443,19 @@ cudaError_t Scan(const ScanRowsArgs& args,
   int floats = 2 * shape.tile_floats();
   if (shape.groups > 1) floats += kTile * shape.threads();
   const size_t bytes = floats * sizeof(float);
-  if (args.number == StateNumber::kFloat32) {
-    ScanKernel<kHeld, float>
-        <<<grid, shape.threads(), bytes, stream>>>(args, shape, by_segments);
-  } else {
-    ScanKernel<kHeld, __nv_bfloat16>
-        <<<grid, shape.threads(), bytes, stream>>>(args, shape, by_segments);
+  const auto launch = [&](auto kernel) {
+    kernel<<<grid, shape.threads(), bytes, stream>>>(args, shape, by_segments);
+    return cudaGetLastError();
+  };
+  const bool is_float = args.number == StateNumber::kFloat32;
+  if constexpr (kHeld > kFewStates) {
+    if (shape.groups > 1) {
+      return is_float ? launch(ScanKernel<kHeld, false, float>)
+                      : launch(ScanKernel<kHeld, false, __nv_bfloat16>);
+    }
   }
-  return cudaGetLastError();
+  return is_float ? launch(ScanKernel<kHeld, true, float>)
+                  : launch(ScanKernel<kHeld, true, __nv_bfloat16>);
 }
 
 bool IsSound(const ScanRowsArgs& args) {
@@ -470,8 +479,8 @@ cudaError_t ScanRows(const ScanRowsArgs& args, cudaStream_t stream) {
   if (!IsSound(args)) return cudaErrorInvalidValue;
   if (args.scan.rows == 0 || args.tokens == 0) return cudaSuccess;
   const BlockShape shape = ShapeOf(args.scan.states);
-  return shape.held == 8 ? Scan<8>(args, shape, stream)
-                         : Scan<16>(args, shape, stream);
+  return shape.held == kFewStates ? Scan<kFewStates>(args, shape, stream)
+                                  : Scan<2 * kFewStates>(args, shape, stream);
 }
 
 }  // namespace weir::engine
