@@ -25,10 +25,10 @@ using engine::kScanStatesMax;
 using engine::RelativeRmse;
 using engine::StateNumber;
 
-constexpr double kRmseMax = 1e-6;
-// Of rows of so many tokens that a card's exponentials, to 2 units of the last
-// place, are multiplied hundreds of times.
-constexpr double kLongRmseMax = 1e-5;
+// A card's exponentials are off by 2 units of the last place, and a slow decay
+// multiplies as many of them as the row has tokens.
+constexpr double kRmseMax = 3e-6;
+constexpr double kLongRmseMax = 2e-5;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 struct ScanShape {
