@@ -30,8 +30,8 @@ struct SelectionColumns {
   int64_t all;
 };
 
-// [outputs, inputs] whose columns are `from`'s, [outputs, columns], and whose
-// other columns are zero. RESOURCE_EXHAUSTED.
+// Rows [first_row, first_row + rows) of `to` begin with those of `from` [rows,
+// columns]; what nobody fills stays zero. RESOURCE_EXHAUSTED.
 absl::Status FillRows(const float* from,
                       int64_t rows,
                       int64_t columns,

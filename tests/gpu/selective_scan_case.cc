@@ -116,8 +116,9 @@ void ScanCase::RunOnDevice() {
   DeviceArray<uint16_t> narrow_there = OnDevice(narrow);
   // What a kernel reads there before it writes it is not a number.
   const int64_t floats = engine::ScanWorkspaceFloats(tokens, channels, states);
-  const std::vector<float> filth(static_cast<size_t>(floats), NAN);
-  DeviceArray<float> workspace = OnDevice(filth);
+  std::vector<float> scratch(static_cast<size_t>(floats + kGap), NAN);
+  std::fill(scratch.end() - kGap, scratch.end(), kScanMark);
+  DeviceArray<float> workspace = OnDevice(scratch);
   ScanRowsArgs args;
   args.scan = Args();
   args.scan.row_starts = starts.data();
@@ -148,6 +149,8 @@ void ScanCase::RunOnDevice() {
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
 
   state = state_there.Get();
+  scratch = workspace.Get();
+  EXPECT_EQ(std::count(scratch.end() - kGap, scratch.end(), kScanMark), kGap);
   if (number == StateNumber::kFloat32) {
     out = out_there.Get();
     return;

@@ -84,6 +84,24 @@ class SelectiveScanTest : public testing::TestWithParam<ScanShape> {
     ExpectNothingElseWritten(start, got);
   }
 
+  // Row 0 in calls of so many tokens each, behind a row of padding. Row 1 of
+  // what comes of it has all outputs.
+  static ScanCase RunInPieces(ScanCase work,
+                              const std::vector<int32_t>& counts) {
+    const int32_t tokens = work.row_starts[1];
+    work.slots = {-1, 0};
+    work.consumed = {1, 1};
+    int32_t at = 0;
+    for (const int32_t count : counts) {
+      work.row_starts = {0, at, at + count};
+      work.RunOnDevice();
+      at += count;
+    }
+    EXPECT_EQ(at, tokens);
+    work.row_starts = {0, 0, tokens};
+    return work;
+  }
+
   // Gaps, and slots that no row with tokens names.
   static void ExpectNothingElseWritten(const ScanCase& start,
                                        const ScanCase& got) {
@@ -169,51 +187,21 @@ TEST_P(SelectiveScanTest, TimeStepsOfAnySize) {
 
 TEST_P(SelectiveScanTest, AnySplitGivesTheSame) {
   ScanCase whole = Case({300});
-  ScanCase split = whole;
+  const ScanCase split = RunInPieces(whole, {1, 2, 0, 1, 70, 9, 64, 65, 88});
 
   whole.RunOnDevice();
-  int32_t at = 0;
-  for (const int32_t count : {1, 2, 0, 1, 70, 9, 64, 65, 88}) {
-    split.row_starts = {at, at + count};
-    ScanCase piece = split;
-    piece.row_starts = {0, at, at + count};
-    piece.slots = {-1, 0};
-    piece.consumed = {1, 1};
-    piece.RunOnDevice();
-    split.out = piece.out;
-    split.state = piece.state;
-    at += count;
-  }
 
-  ASSERT_EQ(at, 300);
-  EXPECT_LE(RelativeRmse(split.state, whole.state), kRmseMax);
-  for (size_t i = 0; i < whole.out.size(); ++i) {
-    ASSERT_NEAR(
-        split.out[i], whole.out[i], 1e-4F + std::abs(whole.out[i]) / 1e4F)
-        << i;
-  }
+  EXPECT_LE(RelativeRmse(split.state, whole.state), kLongRmseMax);
+  EXPECT_LE(RelativeRmse(split.RowOut(1), whole.RowOut(0)), kLongRmseMax);
 }
 
 // Where no cut makes or moves a segment, to the bit.
 TEST_P(SelectiveScanTest, AnySplitOfAShortRowGivesTheSameBits) {
   ScanCase whole = Case({20});
-  ScanCase split = whole;
+  const ScanCase split = RunInPieces(whole, {1, 2, 0, 1, 9, 7});
 
   whole.RunOnDevice();
-  int32_t at = 0;
-  for (const int32_t count : {1, 2, 0, 1, 9, 7}) {
-    split.row_starts = {at, at + count};
-    ScanCase piece = split;
-    piece.row_starts = {0, at, at + count};
-    piece.slots = {-1, 0};
-    piece.consumed = {1, 1};
-    piece.RunOnDevice();
-    split.out = piece.out;
-    split.state = piece.state;
-    at += count;
-  }
 
-  ASSERT_EQ(at, 20);
   EXPECT_TRUE(BitEqual(split.out, whole.out));
   EXPECT_TRUE(BitEqual(split.state, whole.state));
 }
