@@ -3,6 +3,7 @@
 
 #include "engine/device/feed_forward_part.h"
 #include "engine/device/gated_delta_part.h"
+#include "engine/device/mamba_part.h"
 #include "engine/device/recurrent_mixers.h"
 
 namespace weir::engine {
@@ -38,6 +39,7 @@ constexpr Maker kMakers[] = {
     Of<Hgrn2, MakeHgrn2Part>,
     Of<Kda, MakeKdaPart>,
     Of<Lightning, MakeLightningPart>,
+    Of<Mamba, MakeMambaPart>,
     Of<Mamba2, MakeMamba2Part>,
     Of<Retention, MakeRetentionPart>,
     Of<SimpleGla, MakeSimpleGlaPart>,

@@ -36,6 +36,18 @@ class Mamba final : public Mixer {
   explicit Mamba(const MambaShape& shape);
 
   const MambaShape& shape() const { return shape_; }
+  // Rows of x, then z.
+  const Linear& in_projection() const { return in_projection_; }
+  const Linear& dt_projection() const { return dt_projection_; }
+  const Linear& out_projection() const { return out_projection_; }
+  // [dt_rank, inner] of r, then [2 N, inner] of B and C.
+  const Buffer& selection() const { return selection_; }
+  const Buffer& conv() const { return conv_; }            // [W, inner]
+  const Buffer& conv_bias() const { return conv_bias_; }  // [inner], or empty
+  const Buffer& dt_bias() const { return dt_bias_; }      // [inner]
+  // [N, inner], SelectiveScanArgs' rate. REQUIRES: Prepare was called.
+  const Buffer& rate() const { return rate_; }
+  const Buffer& d() const { return d_; }  // [inner]
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

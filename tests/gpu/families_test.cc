@@ -61,18 +61,14 @@ constexpr double kBitsTolerance = 0.02;   // bf16, their mean
 
 // Families whose mixers run on a CPU only.
 const std::set<std::string>& OnCpuOnly() {
-  static const std::set<std::string> names = {"falcon_mamba",
-                                              "fla_gsa",
+  static const std::set<std::string> names = {"fla_gsa",
                                               "fla_gsa_conv",
                                               "fla_linear_attn",
                                               "fla_linear_attn_hedgehog",
                                               "fla_linear_attn_products",
                                               "fla_linear_attn_t2r",
-                                              "fla_mamba",
                                               "fla_rwkv6",
                                               "fla_rwkv7",
-                                              "mamba",
-                                              "mamba_bias",
                                               "rwkv",
                                               "xlstm"};
   return names;
@@ -106,15 +102,20 @@ json Decoder(const char* model_type, const json& keys) {
   return config;
 }
 
-json Mamba2(const json& keys) {
-  json config = {{"model_type", "mamba2"},
+json Mamba(const char* model_type, const json& keys) {
+  json config = {{"model_type", model_type},
                  {"hidden_size", 128},
                  {"num_hidden_layers", 2},
                  {"vocab_size", 67},
                  {"tie_word_embeddings", false},
                  {"layer_norm_epsilon", 1e-5},
-                 {"expand", 2},
-                 {"conv_kernel", 4}};
+                 {"expand", 2}};
+  config.update(keys);
+  return config;
+}
+
+json Mamba2(const json& keys) {
+  json config = Mamba("mamba2", {{"conv_kernel", 4}});
   config.update(keys);
   return config;
 }
@@ -183,6 +184,35 @@ std::vector<FamilyCase> OtherSizes() {
   };
 }
 
+// Mamba-1's: channels of few states and of several threads' states each, ranks
+// that no product takes as they are.
+std::vector<FamilyCase> MambaSizes() {
+  return {
+      {"falcon_mamba_12",
+       Mamba("falcon_mamba",
+             {{"state_size", 12},
+              {"time_step_rank", 5},
+              {"mixer_rms_eps", 1e-3},
+              {"conv_kernel", 3}})},
+      {"mamba_16",
+       Mamba("mamba",
+             {{"state_size", 16},
+              {"time_step_rank", 9},
+              {"use_conv_bias", false}})},
+      {"mamba_40_bias",
+       Mamba("mamba",
+             {{"state_size", 40},
+              {"time_step_rank", 3},
+              {"conv_kernel", 3},
+              {"use_bias", true},
+              {"expand", 1}})},
+      {"mamba_5",
+       Mamba(
+           "mamba",
+           {{"state_size", 5}, {"conv_kernel", 2}, {"intermediate_size", 72}})},
+  };
+}
+
 std::vector<FamilyCase> Families() {
   std::vector<FamilyCase> families;
   for (const std::string& name :
@@ -190,6 +220,7 @@ std::vector<FamilyCase> Families() {
     families.push_back({name});
   }
   for (FamilyCase& family : OtherSizes()) families.push_back(family);
+  for (FamilyCase& family : MambaSizes()) families.push_back(family);
   return families;
 }
 
