@@ -4,6 +4,7 @@
 #include "engine/device/feed_forward_part.h"
 #include "engine/device/gated_delta_part.h"
 #include "engine/device/recurrent_mixers.h"
+#include "engine/device/summed_mixers.h"
 
 namespace weir::engine {
 namespace {
@@ -38,7 +39,10 @@ constexpr Maker kMakers[] = {
     Of<Hgrn2, MakeHgrn2Part>,
     Of<Kda, MakeKdaPart>,
     Of<Lightning, MakeLightningPart>,
+    Of<LinearAttention, MakeLinearAttentionPart>,
+    Of<LinearTransformer, MakeLinearTransformerPart>,
     Of<Mamba2, MakeMamba2Part>,
+    Of<Performer, MakePerformerPart>,
     Of<Retention, MakeRetentionPart>,
     Of<SimpleGla, MakeSimpleGlaPart>,
     Of<SwiGlu, MakeFeedForwardPart>,
