@@ -27,6 +27,16 @@ FrontShape FrontOf(const QkvProjection& qkv, std::optional<HeadNorm> norm) {
   return shape;
 }
 
+FrontShape PlainFront(int32_t heads, int32_t key_dim, int32_t value_dim) {
+  FrontShape front;
+  front.width = heads * (2 * key_dim + value_dim);
+  front.key_heads = heads;
+  front.key_dim = key_dim;
+  front.k = int64_t{heads} * key_dim;
+  front.v = 2 * front.k;
+  return front;
+}
+
 RaggedRows RaggedOf(const DeviceBatch& batch) {
   return {.rows = batch.rows,
           .tokens = batch.tokens,

@@ -46,6 +46,10 @@ struct FrontShape {
 // The front of a mixer that has its queries, keys and values from `qkv`.
 FrontShape FrontOf(const QkvProjection& qkv, std::optional<HeadNorm> norm);
 
+// Of a mixer of queries, keys and values next to each other, as many heads of
+// each, that needs no convolution.
+FrontShape PlainFront(int32_t heads, int32_t key_dim, int32_t value_dim);
+
 // Where the rows of a batch lie, as kernels take it.
 RaggedRows RaggedOf(const DeviceBatch& batch);
 

@@ -5,6 +5,7 @@
 #include "engine/device/gated_delta_part.h"
 #include "engine/device/mamba_part.h"
 #include "engine/device/recurrent_mixers.h"
+#include "engine/device/summed_mixers.h"
 
 namespace weir::engine {
 namespace {
@@ -39,8 +40,11 @@ constexpr Maker kMakers[] = {
     Of<Hgrn2, MakeHgrn2Part>,
     Of<Kda, MakeKdaPart>,
     Of<Lightning, MakeLightningPart>,
+    Of<LinearAttention, MakeLinearAttentionPart>,
+    Of<LinearTransformer, MakeLinearTransformerPart>,
     Of<Mamba, MakeMambaPart>,
     Of<Mamba2, MakeMamba2Part>,
+    Of<Performer, MakePerformerPart>,
     Of<Retention, MakeRetentionPart>,
     Of<SimpleGla, MakeSimpleGlaPart>,
     Of<SwiGlu, MakeFeedForwardPart>,

@@ -34,18 +34,6 @@ RecurrentSource SourceOf(const QkvProjection& qkv,
   return source;
 }
 
-// Of a mixer of queries, keys and values next to each other, as many heads of
-// each, that needs no convolution.
-FrontShape PlainFront(int32_t heads, int32_t key_dim, int32_t value_dim) {
-  FrontShape front;
-  front.width = heads * (2 * key_dim + value_dim);
-  front.key_heads = heads;
-  front.key_dim = key_dim;
-  front.k = int64_t{heads} * key_dim;
-  front.v = 2 * front.k;
-  return front;
-}
-
 float RootOfInverse(int32_t dim) {
   return 1.0F / std::sqrt(static_cast<float>(dim));
 }

@@ -45,6 +45,8 @@ class FlaFeatures {
   // Their names follow `prefix`: "feature_map_q.".
   std::vector<WeightSlot> Weights(const std::string& prefix);
   int64_t workspace_floats() const;  // for each token
+  // Of W, or W_1 and W_2; without columns where there are none.
+  const Linear& product() const { return product_; }
 
   // x [T][heads, K]; out [T, heads, F], contiguous.
   void Forward(TokenRows x, int64_t tokens, float* workspace, float* out) const;
@@ -58,7 +60,7 @@ class FlaFeatures {
   const FeatureKind kind_;
   const int64_t heads_;
   const int64_t head_dim_;
-  Linear product_;  // of W, or W_1 and W_2
+  Linear product_;
 };
 
 // Each of `count` features [F] over the sum of its values plus 1e-4.

@@ -67,6 +67,8 @@ LinearAttention::LinearAttention(const LinearAttentionShape& shape)
       output_(shape.qkv, shape.eps, GateKind::kNone, "norm.weight"),
       no_decay_(static_cast<size_t>(shape.qkv.heads), 0.0F) {}
 
+float LinearAttention::sum_eps() { return kSumEps; }
+
 std::vector<WeightSlot> LinearAttention::Weights() {
   std::vector<WeightSlot> slots = qkv_.Weights();
   const auto add = [&slots](std::vector<WeightSlot> more) {
@@ -98,8 +100,7 @@ void LinearAttention::Map(const QkvProjection::Result& qkv,
                           int64_t tokens,
                           float* workspace,
                           const Features& to) const {
-  const FlaFeatures& of_queries = shape_.tied ? key_features_ : query_features_;
-  of_queries.Forward({qkv.q, qkv.stride}, tokens, workspace, to.q);
+  query_features().Forward({qkv.q, qkv.stride}, tokens, workspace, to.q);
   key_features_.Forward({qkv.k, qkv.stride}, tokens, workspace, to.k);
   const float scale = 1.0F / std::sqrt(static_cast<float>(features()));
   const int64_t heads = shape_.qkv.heads;

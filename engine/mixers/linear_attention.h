@@ -41,6 +41,15 @@ class LinearAttention final : public Mixer {
   explicit LinearAttention(const LinearAttentionShape& shape);
 
   const LinearAttentionShape& shape() const { return shape_; }
+  const QkvProjection& qkv() const { return qkv_; }
+  // Of the queries, which are the keys' where both share one.
+  const FlaFeatures& query_features() const {
+    return shape_.tied ? key_features_ : query_features_;
+  }
+  const FlaFeatures& key_features() const { return key_features_; }
+  const HeadOutput& output() const { return output_; }
+  // What a sum of keys is kept above.
+  static float sum_eps();
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

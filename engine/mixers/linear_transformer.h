@@ -31,6 +31,7 @@ class LinearTransformer final : public Mixer {
   explicit LinearTransformer(const LinearTransformerShape& shape);
 
   const LinearTransformerShape& shape() const { return shape_; }
+  const PlainQkv& qkv() const { return qkv_; }
 
   std::vector<WeightSlot> Weights() override { return qkv_.Weights(); }
   std::vector<StateTensor> State() const override;

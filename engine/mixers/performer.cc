@@ -36,6 +36,12 @@ Performer::Performer(const PerformerShape& shape)
                   (shape.shared_features ? 1 : shape.qkv.heads)),
       no_decay_(static_cast<size_t>(shape.qkv.heads), 0.0F) {}
 
+float Performer::scale() const {
+  return shape_.scaled
+             ? std::pow(static_cast<float>(shape_.qkv.key_dim), -0.25F)
+             : 1.0F;
+}
+
 std::vector<WeightSlot> Performer::Weights() {
   std::vector<WeightSlot> slots = qkv_.Weights();
   std::vector<int64_t> shape = {shape_.features, shape_.qkv.key_dim};
@@ -95,8 +101,7 @@ void Performer::Project(const Parts& parts,
                         float* features_out) const {
   const int64_t heads = shape_.qkv.heads;
   const int64_t dim = shape_.qkv.key_dim;
-  const float scale =
-      shape_.scaled ? std::pow(static_cast<float>(dim), -0.25F) : 1.0F;
+  const float scale = this->scale();
   ParallelFor(tokens, 2 * qkv_.keys(), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t h = 0; h < heads; ++h) {

@@ -40,6 +40,11 @@ class Performer final : public Mixer {
   explicit Performer(const PerformerShape& shape);
 
   const PerformerShape& shape() const { return shape_; }
+  const PlainQkv& qkv() const { return qkv_; }
+  // W [m, d], or [heads, m, d].
+  const Buffer& projection() const { return projection_; }
+  // What x is of q or k.
+  float scale() const;
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;
@@ -83,7 +88,7 @@ class Performer final : public Mixer {
 
   const PerformerShape shape_;
   PlainQkv qkv_;
-  Buffer projection_;                  // [m, d], or [heads, m, d]
+  Buffer projection_;
   const std::vector<float> no_decay_;  // [heads]
 };
 

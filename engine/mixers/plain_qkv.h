@@ -46,6 +46,10 @@ class PlainQkv {
   // x [T, heads, V], contiguous.
   void Output(const float* x, int64_t tokens, float* out) const;
 
+  const PlainQkvShape& shape() const { return shape_; }
+  // Columns of q, k and v, in this order.
+  const Linear& projection() const { return projection_; }
+  const Linear& output() const { return output_; }
   int64_t keys() const { return int64_t{shape_.heads} * shape_.key_dim; }
   int64_t values() const { return int64_t{shape_.heads} * shape_.value_dim; }
   // v's bias [heads, V] where biases are apart and there is one; else null.

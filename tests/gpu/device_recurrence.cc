@@ -81,9 +81,45 @@ class Arrays {
   std::vector<std::unique_ptr<DeviceArray<int32_t>>> integers_;
 };
 
+// The sums' arrays on the device, in and out.
+class SumArrays {
+ public:
+  SumArrays(DeviceSums& host, DecodeArgs& args) {
+    args.step.rest = InOut(host.rest);
+    args.step.rest_stride = host.rest_stride;
+    args.sums = {.keys = InOut(host.keys),
+                 .keys_stride = host.keys_stride,
+                 .eps = host.eps,
+                 .dots = InOut(host.dots),
+                 .floor = host.floor,
+                 .query_sums = InOut(host.query_sums),
+                 .values = InOut(host.values),
+                 .values_stride = host.values_stride,
+                 .counts = InOut(host.counts),
+                 .counts_stride = host.counts_stride};
+  }
+  void Take() {
+    for (Held& held : arrays_) *held.host = held.device->Get();
+  }
+
+ private:
+  struct Held {
+    std::vector<float>* host;
+    std::unique_ptr<DeviceArray<float>> device;
+  };
+  float* InOut(std::vector<float>& host) {
+    if (host.empty()) return nullptr;
+    arrays_.push_back({&host, std::make_unique<DeviceArray<float>>(host)});
+    return arrays_.back().device->data();
+  }
+
+  std::vector<Held> arrays_;
+};
+
 template <typename Number, typename ToNumber, typename FromNumber>
 void RunWith(RecurrenceCase& work,
              const DeviceForm& form,
+             DeviceSums* sums,
              ToNumber to_number,
              FromNumber from_number) {
   const RecurrenceArgs host = work.Args();
@@ -115,8 +151,11 @@ void RunWith(RecurrenceCase& work,
         std::span<const uint32_t>(form.consumed));
     args.consumed = consumed->data();
   }
+  std::unique_ptr<SumArrays> sum_arrays;
+  if (sums != nullptr) sum_arrays = std::make_unique<SumArrays>(*sums, args);
   ASSERT_EQ(engine::RecurrenceDecode(args, nullptr), cudaSuccess);
   Must(cudaDeviceSynchronize(), "decode");
+  if (sums != nullptr) sum_arrays->Take();
   work.out = out.Get();
   TakeSlab(state.Get(), from_number, work);
 }
@@ -136,12 +175,14 @@ uint16_t ToBfloat16(float x) {
   return static_cast<uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
-void RunOnDevice(RecurrenceCase& work, const DeviceForm& form) {
+void RunOnDevice(RecurrenceCase& work,
+                 const DeviceForm& form,
+                 DeviceSums* sums) {
   if (form.number == StateNumber::kFloat32) {
     const auto same = [](float x) { return x; };
-    RunWith<float>(work, form, same, same);
+    RunWith<float>(work, form, sums, same, same);
   } else {
-    RunWith<uint16_t>(work, form, ToBfloat16, FromBfloat16);
+    RunWith<uint16_t>(work, form, sums, ToBfloat16, FromBfloat16);
   }
 }
 

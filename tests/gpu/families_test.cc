@@ -61,16 +61,8 @@ constexpr double kBitsTolerance = 0.02;   // bf16, their mean
 
 // Families whose mixers run on a CPU only.
 const std::set<std::string>& OnCpuOnly() {
-  static const std::set<std::string> names = {"fla_gsa",
-                                              "fla_gsa_conv",
-                                              "fla_linear_attn",
-                                              "fla_linear_attn_hedgehog",
-                                              "fla_linear_attn_products",
-                                              "fla_linear_attn_t2r",
-                                              "fla_rwkv6",
-                                              "fla_rwkv7",
-                                              "rwkv",
-                                              "xlstm"};
+  static const std::set<std::string> names = {
+      "fla_gsa", "fla_gsa_conv", "fla_rwkv6", "fla_rwkv7", "rwkv", "xlstm"};
   return names;
 }
 
@@ -213,14 +205,67 @@ std::vector<FamilyCase> MambaSizes() {
   };
 }
 
+// The same of mixers whose sums nothing damps, each of their feature maps.
+std::vector<FamilyCase> SummedSizes() {
+  return {
+      {"linear_attn_16_dpfp",
+       Decoder("linear_attn",
+               {{"num_heads", 8},
+                {"feature_map", "dpfp"},
+                {"norm_q", true},
+                {"norm_k", true},
+                {"norm_feature_map", true}})},
+      {"linear_attn_24_products",
+       Decoder("linear_attn",
+               {{"num_heads", 4},
+                {"expand_k", 0.75},
+                {"expand_v", 1.5},
+                {"feature_map", "elementwise_product"},
+                {"tie_feature_map_qk", true}})},
+      {"linear_attn_64_hedgehog",
+       Decoder("linear_attn",
+               {{"num_heads", 2},
+                {"num_kv_heads", 1},
+                {"feature_map", "hedgehog"},
+                {"norm_feature_map", true}})},
+      {"linear_attn_64_identity",
+       Decoder("linear_attn", {{"num_heads", 2}, {"feature_map", "identity"}})},
+      {"linear_attn_128_relu",
+       Decoder("linear_attn",
+               {{"num_heads", 1},
+                {"expand_v", 2},
+                {"feature_map", "relu"},
+                {"norm_feature_map", true}})},
+      {"linear_transformer_32",
+       Decoder("weir_linear_transformer",
+               {{"num_heads", 4}, {"qkv_bias", true}, {"out_bias", true}})},
+      {"linear_transformer_64_plain",
+       Decoder("weir_linear_transformer",
+               {{"num_heads", 2}, {"value_dim", 72}, {"normalize", false}})},
+      {"performer_32",
+       Decoder("weir_performer",
+               {{"num_heads", 4}, {"num_features", 100}, {"qkv_bias", true}})},
+      {"performer_64_apart",
+       Decoder("weir_performer",
+               {{"num_heads", 2},
+                {"num_features", 256},
+                {"value_dim", 96},
+                {"shared_features", false}})},
+      {"performer_64_relu",
+       Decoder("weir_performer",
+               {{"num_heads", 2}, {"num_features", 128}, {"kernel", "relu"}})},
+  };
+}
+
 std::vector<FamilyCase> Families() {
   std::vector<FamilyCase> families;
   for (const std::string& name :
        golden::GoldenFolders(SourcePath("tests/golden"))) {
     families.push_back({name});
   }
-  for (FamilyCase& family : OtherSizes()) families.push_back(family);
-  for (FamilyCase& family : MambaSizes()) families.push_back(family);
+  for (const auto& sizes : {OtherSizes(), MambaSizes(), SummedSizes()}) {
+    families.insert(families.end(), sizes.begin(), sizes.end());
+  }
   return families;
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cuda_bf16.h>
 
+#include <type_traits>
+
 #include "engine/kernels/cuda/decode.h"
+#include "engine/kernels/cuda/head_sums.cuh"
 #include "engine/kernels/cuda/state_tile.cuh"
 #include "engine/kernels/cuda/token_step.cuh"
 
@@ -63,18 +66,34 @@ __device__ void LoadToken(const RecurrenceArgs& args,
   if (threadIdx.x == 0) {
     to.beta = beta;
     if constexpr (R::kDecay == DecayKind::kHead) {
-      to.decay =
-          exp2f(args.log2_decay.data[t * args.log2_decay.stride + place.head]);
+      const float log2_decay =
+          args.log2_decay.data[t * args.log2_decay.stride + place.head];
+      to.decay = exp2f(log2_decay);
+      if constexpr (R::kHasRest || R::kHasSums) {
+        to.summed = SummedDecayOf(log2_decay);
+      }
     }
   }
 }
+
+struct Nothing {
+  Nothing() = default;
+  template <typename... Args>
+  __device__ explicit Nothing(const Args&...) {}
+};
+
+// What a rule does not have takes no place.
+template <bool kHas, typename T>
+using Where = std::conditional_t<kHas, T, Nothing>;
 
 // A block has one tile of one row's head: blockIdx is (tile, head, row).
 template <typename R, typename Number, int kKeyDim, int kPasses, bool kWhole>
 __global__ void __launch_bounds__(kTileThreads, 2)
     DecodeKernel(const __grid_constant__ DecodeArgs args) {
   using Tile = StateTile<Number, kKeyDim, kPasses>;
+  static_assert(Tile::kRows <= kTileThreads && kKeyDim <= kTileThreads);
   __shared__ TokenOperands<kKeyDim, Tile::kRows> tokens[2];
+  __shared__ Where<R::kHasSums, SumOperands<Tile::kRows>> sum_operands[2];
   const RecurrenceArgs& step = args.step;
   const int32_t batch_row = static_cast<int32_t>(blockIdx.z);
   const int32_t slot = step.slots[batch_row];
@@ -93,21 +112,52 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const bool fresh = args.consumed != nullptr && args.consumed[batch_row] == 0;
   Tile tile;
   tile.template Load<kWhole>(state, place.rows, step.key_dim, fresh);
-  LoadToken<R>(step, place, first, tokens[first & 1]);
+  Where<R::kHasRest, Tile> rest;
+  float* rest_at = nullptr;
+  if constexpr (R::kHasRest) {
+    rest_at = step.rest + slot * step.rest_stride + value * step.key_dim;
+    rest.template Load<kWhole>(rest_at, place.rows, step.key_dim, fresh);
+  }
+  Where<R::kHasSums, HeadSums> sums(
+      args, slot, place.head, place.first_row, place.rows, fresh);
+  const auto load = [&](int64_t t) {
+    LoadToken<R>(step, place, t, tokens[t & 1]);
+    if constexpr (R::kHasSums) {
+      sums.TakeValues(t, tokens[t & 1].v, sum_operands[t & 1]);
+    }
+  };
+  load(first);
   __syncthreads();
   for (int64_t t = first; t < last; ++t) {
-    if (t + 1 < last) LoadToken<R>(step, place, t + 1, tokens[(t + 1) & 1]);
+    if (t + 1 < last) load(t + 1);
+    const auto& token = tokens[t & 1];
+    auto& sum_token = sum_operands[t & 1];
     float* out = step.out + t * step.out_stride + value;
-    StepToken<R>(tile, tokens[t & 1], [&](int row, float o) {
-      if (row < place.rows) out[row] = o;
-    });
+    const auto emit = [&](int row, float o) {
+      if (row >= place.rows) return;
+      if constexpr (R::kHasSums) o += sums.Added(sum_token, row);
+      out[row] = o;
+    };
+    if constexpr (R::kHasRest) {
+      StepSummed(tile, rest, token, emit);
+    } else {
+      StepToken<R>(tile, token, emit);
+    }
+    if constexpr (R::kHasSums) {
+      sums.TakeKeys(token.summed, token.k, token.q, sum_token);
+    }
     __syncthreads();
+    if constexpr (R::kHasSums) sums.EmitDot(t, sum_token);
   }
   const uint32_t consumed =
       args.consumed == nullptr ? 0 : args.consumed[batch_row];
   const RoundingKey key = {RoundingSeed(args.rounding_seed, consumed),
                            static_cast<uint32_t>(value * step.key_dim)};
   tile.template Store<kWhole>(state, place.rows, step.key_dim, key);
+  if constexpr (R::kHasRest) {
+    rest.template Store<kWhole>(rest_at, place.rows, step.key_dim, key);
+  }
+  if constexpr (R::kHasSums) sums.Store(step.slots[batch_row]);
 }
 
 using Launcher = cudaError_t (*)(const DecodeArgs& args, cudaStream_t stream);
@@ -128,7 +178,8 @@ constexpr int64_t kManyStates = 512;
 
 template <typename R, typename Number, int kKeyDim>
 Launcher OfTile(const RecurrenceArgs& step) {
-  constexpr int kMany = 4;
+  // As many registers with a rest.
+  constexpr int kMany = R::kHasRest ? 2 : 4;
   if (step.key_dim != kKeyDim) return Launch<R, Number, kKeyDim, 1, false>;
   constexpr int kPassRows = StateTile<Number, kKeyDim, 1>::kPassRows;
   const bool is_many = int64_t{step.rows} * step.heads >= kManyStates &&
@@ -152,12 +203,35 @@ Launcher OfNumber(const DecodeArgs& args) {
              : OfKeyDim<R, __nv_bfloat16>(args.step);
 }
 
+// Of one decay a head without a correction, with a rest or sums or both.
+Launcher OfSums(const DecodeArgs& args) {
+  constexpr DecayKind kDecay = DecayKind::kHead;
+  constexpr Correction kNone = Correction::kNone;
+  constexpr ReadOrder kAfter = ReadOrder::kAfterWrite;
+  const bool has_sums = args.sums.keys != nullptr;
+  if (args.number == StateNumber::kBfloat16) {
+    using R = Rule<kDecay, kNone, kAfter, false, true>;
+    return args.step.rest != nullptr ? nullptr
+                                     : OfKeyDim<R, __nv_bfloat16>(args.step);
+  }
+  if (args.step.rest == nullptr) return nullptr;
+  using R = Rule<kDecay, kNone, kAfter, true, false>;
+  using Sums = Rule<kDecay, kNone, kAfter, true, true>;
+  return has_sums ? OfKeyDim<Sums, float>(args.step)
+                  : OfKeyDim<R, float>(args.step);
+}
+
 // The combinations that mixers have, and no others; null for those.
 Launcher OfRule(const DecodeArgs& args) {
   constexpr ReadOrder kAfter = ReadOrder::kAfterWrite;
   const RecurrenceArgs& step = args.step;
   const bool has_a = step.a.data != nullptr;
   const bool has_beta = step.beta.data != nullptr;
+  if (step.rest != nullptr || args.sums.keys != nullptr) {
+    const bool is_plain = step.decay == DecayKind::kHead &&
+                          step.read == kAfter && !has_a && !has_beta;
+    return is_plain ? OfSums(args) : nullptr;
+  }
   if (step.read == ReadOrder::kBeforeWrite) {
     if (step.decay != DecayKind::kKey || has_a || has_beta) return nullptr;
     return OfNumber<DecayKind::kKey,
@@ -181,17 +255,27 @@ Launcher OfRule(const DecodeArgs& args) {
   return nullptr;
 }
 
+bool IsAligned(const void* base, int64_t stride_bytes) {
+  return reinterpret_cast<uintptr_t>(base) % 16 == 0 && stride_bytes % 16 == 0;
+}
+
+bool IsSound(const KeySums& sums) {
+  if (sums.keys == nullptr) return sums.query_sums == nullptr;
+  const bool has_floor = sums.values != nullptr && sums.counts != nullptr;
+  return sums.dots != nullptr && (sums.query_sums == nullptr || has_floor);
+}
+
 bool IsSound(const DecodeArgs& args) {
   const RecurrenceArgs& step = args.step;
   const int64_t number_bytes = args.number == StateNumber::kFloat32 ? 4 : 2;
   constexpr int32_t kGridMax = 65535;
   return args.state != nullptr && step.state == nullptr &&
-         step.rest == nullptr && step.rows <= kGridMax &&
-         step.heads <= kGridMax && step.key_heads > 0 &&
-         step.heads % step.key_heads == 0 && step.key_dim >= 1 &&
-         step.key_dim <= kDecodeKeyDimMax && step.value_dim >= 1 &&
-         reinterpret_cast<uintptr_t>(args.state) % 16 == 0 &&
-         step.state_stride * number_bytes % 16 == 0;
+         step.rows <= kGridMax && step.heads <= kGridMax &&
+         step.key_heads > 0 && step.heads % step.key_heads == 0 &&
+         step.key_dim >= 1 && step.key_dim <= kDecodeKeyDimMax &&
+         step.value_dim >= 1 && IsSound(args.sums) &&
+         IsAligned(args.state, step.state_stride * number_bytes) &&
+         IsAligned(step.rest, step.rest_stride * 4);
 }
 
 }  // namespace

@@ -8,12 +8,15 @@
 //   pair          c = s . a;  s = d s + c b + v k;
 //                 o = s . (d q) + c (b . q) + v (k . q)
 //
+// A state that is held as two floats is read after the write instead.
+//
 // Threads: all of a block call together.
 #pragma once
 
 #include <cstdint>
 
 #include "engine/kernels/cuda/state_tile.cuh"
+#include "engine/kernels/cuda/summed_number.cuh"
 #include "engine/kernels/recurrence.h"
 
 namespace weir::engine {
@@ -25,11 +28,19 @@ enum class Correction {
 };
 
 // What a kernel is compiled for.
-template <DecayKind kDecayIn, Correction kCorrectionIn, ReadOrder kReadIn>
+template <DecayKind kDecayIn,
+          Correction kCorrectionIn,
+          ReadOrder kReadIn,
+          bool kHasRestIn = false,
+          bool kHasSumsIn = false>
 struct Rule {
   static constexpr DecayKind kDecay = kDecayIn;
   static constexpr Correction kCorrection = kCorrectionIn;
   static constexpr ReadOrder kRead = kReadIn;
+  // The state is two floats; there are sums of keys. Either asks for one decay
+  // a head, no correction and a read after the write.
+  static constexpr bool kHasRest = kHasRestIn;
+  static constexpr bool kHasSums = kHasSumsIn;
 };
 
 // What one token brings to a tile, in shared memory. b is the bonus times the
@@ -45,6 +56,7 @@ struct TokenOperands {
   float value_decay[kRows];
   float decay;  // of the head
   float beta;
+  SummedDecay summed;  // the head's decay, as sums take it
 };
 
 template <int kLanes>
@@ -115,6 +127,31 @@ __device__ void StepToken(Tile& tile, const Operands& token, Emit emit) {
       if constexpr (kPair) next = fmaf(met, token.b[c], next);
       s[i] = fmaf(u, token.k[c], next);
     });
+    if (Tile::Lane() == 0) emit(row, o);
+  }
+}
+
+// The same of the sum of two tiles, without a correction.
+template <typename Tile, typename Operands, typename Emit>
+__device__ void StepSummed(Tile& tile,
+                           Tile& rest,
+                           const Operands& token,
+                           Emit emit) {
+  const SummedDecay decay = token.summed;
+#pragma unroll
+  for (int pass = 0; pass < Tile::kPasses; ++pass) {
+    float* s = tile.numbers[pass];
+    float* r = rest.numbers[pass];
+    const int row = Tile::Row(pass);
+    const float v = token.v[row];
+    float o = 0;
+    ForNumbers<Tile>([&](int i, int c) {
+      const SummedNumber x = Summed(decay, {s[i], r[i]}, v, token.k[c]);
+      s[i] = x.high;
+      r[i] = x.low;
+      o = fmaf(x.high, token.q[c], o);
+    });
+    o = SumOverLanes<Tile::kLanes>(o);
     if (Tile::Lane() == 0) emit(row, o);
   }
 }
