@@ -62,7 +62,7 @@ constexpr double kBitsTolerance = 0.02;   // bf16, their mean
 // Families whose mixers run on a CPU only.
 const std::set<std::string>& OnCpuOnly() {
   static const std::set<std::string> names = {
-      "fla_gsa", "fla_gsa_conv", "fla_rwkv6", "fla_rwkv7", "rwkv", "xlstm"};
+      "fla_gsa", "fla_gsa_conv", "fla_rwkv6", "rwkv", "xlstm"};
   return names;
 }
 
@@ -257,13 +257,33 @@ std::vector<FamilyCase> SummedSizes() {
   };
 }
 
+// RWKV's: heads of other sizes than one another's, and widths of no power.
+std::vector<FamilyCase> RwkvSizes() {
+  return {
+      {"rwkv7_64", Decoder("rwkv7", {{"head_dim", 64}, {"value_dim", 128}})},
+      {"rwkv7_16_of_24",
+       Decoder("rwkv7",
+               {{"num_heads", 8},
+                {"value_dim", 192},
+                {"decay_low_rank_dim", 24},
+                {"a_low_rank_dim", 8},
+                {"v_low_rank_dim", 40},
+                {"gate_low_rank_dim", 16},
+                {"fuse_norm", false},
+                {"norm_bias", false},
+                {"norm_first", false},
+                {"num_hidden_layers", 3}})},
+  };
+}
+
 std::vector<FamilyCase> Families() {
   std::vector<FamilyCase> families;
   for (const std::string& name :
        golden::GoldenFolders(SourcePath("tests/golden"))) {
     families.push_back({name});
   }
-  for (const auto& sizes : {OtherSizes(), MambaSizes(), SummedSizes()}) {
+  for (const auto& sizes :
+       {OtherSizes(), MambaSizes(), SummedSizes(), RwkvSizes()}) {
     families.insert(families.end(), sizes.begin(), sizes.end());
   }
   return families;
