@@ -8,6 +8,12 @@
 #include "engine/kernels/cuda/layer_rows.h"
 
 namespace weir::engine {
+namespace {
+
+// The library's products expect each of their arrays at 256 bytes.
+constexpr int64_t kPitchStep = 128;
+
+}  // namespace
 
 absl::StatusOr<DeviceShift> DeviceShift::Take(const TokenShift& from,
                                               DeviceWeights& weights) {
@@ -29,9 +35,8 @@ DeviceShift::Arrays DeviceShift::Place(Workspace& workspace,
   Arrays arrays;
   arrays.x = static_cast<float*>(
       workspace.Take(numbers * static_cast<int64_t>(sizeof(float))));
-  // Hidden sizes are multiples of 8, so that each mix begins at 16 bytes.
-  arrays.mixed = workspace.Take(count_ * numbers * NumberBytes(number_));
-  arrays.pitch = numbers;
+  arrays.pitch = (numbers + kPitchStep - 1) / kPitchStep * kPitchStep;
+  arrays.mixed = workspace.Take(count_ * arrays.pitch * NumberBytes(number_));
   return arrays;
 }
 

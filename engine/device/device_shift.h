@@ -39,8 +39,8 @@ class DeviceShift {
   // arrays.x = the part's norm.
   absl::Status Norm(const DeviceInput& input, const Arrays& arrays) const;
   // Mixes [first, first + count) of arrays.x. `tensor` is the pool's of
-  // State(). add [count][padded tokens, channels] is added to the shares, or
-  // null.
+  // State(). add [count][padded tokens, channels], arrays.pitch floats apart,
+  // is added to the shares, or null.
   absl::Status Mix(const DeviceInput& input,
                    const Arrays& arrays,
                    size_t tensor,
