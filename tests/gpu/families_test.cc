@@ -62,7 +62,7 @@ constexpr double kBitsTolerance = 0.02;   // bf16, their mean
 // Families whose mixers run on a CPU only.
 const std::set<std::string>& OnCpuOnly() {
   static const std::set<std::string> names = {
-      "fla_gsa", "fla_gsa_conv", "fla_rwkv6", "rwkv", "xlstm"};
+      "fla_gsa", "fla_gsa_conv", "rwkv", "xlstm"};
   return names;
 }
 
@@ -260,6 +260,22 @@ std::vector<FamilyCase> SummedSizes() {
 // RWKV's: heads of other sizes than one another's, and widths of no power.
 std::vector<FamilyCase> RwkvSizes() {
   return {
+      {"rwkv6_64",
+       Decoder("rwkv6",
+               {{"num_heads", 2},
+                {"expand_k", 1},
+                {"proj_low_rank_dim", 16},
+                {"gate_low_rank_dim", 24}})},
+      {"rwkv6_20_of_12",
+       Decoder("rwkv6",
+               {{"hidden_size", 72},
+                {"num_heads", 6},
+                {"expand_k", 1},
+                {"expand_v", 1.6667},
+                {"proj_low_rank_dim", 8},
+                {"gate_low_rank_dim", 8},
+                {"norm_bias", false},
+                {"norm_first", false}})},
       {"rwkv7_64", Decoder("rwkv7", {{"head_dim", 64}, {"value_dim", 128}})},
       {"rwkv7_16_of_24",
        Decoder("rwkv7",
