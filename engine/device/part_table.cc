@@ -6,6 +6,7 @@
 #include "engine/device/gated_delta_part.h"
 #include "engine/device/mamba_part.h"
 #include "engine/device/recurrent_mixers.h"
+#include "engine/device/rwkv4_part.h"
 #include "engine/device/rwkv6_part.h"
 #include "engine/device/rwkv7_part.h"
 #include "engine/device/summed_mixers.h"
@@ -50,6 +51,7 @@ constexpr Maker kMakers[] = {
     Of<Mamba2, MakeMamba2Part>,
     Of<Performer, MakePerformerPart>,
     Of<Retention, MakeRetentionPart>,
+    Of<Rwkv4, MakeRwkv4Part>,
     Of<Rwkv6, MakeRwkv6Part>,
     Of<Rwkv7, MakeRwkv7Part>,
     Of<SimpleGla, MakeSimpleGlaPart>,

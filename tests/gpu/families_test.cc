@@ -62,7 +62,7 @@ constexpr double kBitsTolerance = 0.02;   // bf16, their mean
 // Families whose mixers run on a CPU only.
 const std::set<std::string>& OnCpuOnly() {
   static const std::set<std::string> names = {
-      "fla_gsa", "fla_gsa_conv", "rwkv", "xlstm"};
+      "fla_gsa", "fla_gsa_conv", "xlstm"};
   return names;
 }
 
@@ -260,6 +260,16 @@ std::vector<FamilyCase> SummedSizes() {
 // RWKV's: heads of other sizes than one another's, and widths of no power.
 std::vector<FamilyCase> RwkvSizes() {
   return {
+      {"rwkv_200_of_72",
+       {{"model_type", "rwkv"},
+        {"hidden_size", 72},
+        {"attention_hidden_size", 200},
+        {"intermediate_size", 136},
+        {"num_hidden_layers", 2},
+        {"vocab_size", 67},
+        {"tie_word_embeddings", false},
+        {"layer_norm_epsilon", 1e-5},
+        {"context_length", 1024}}},
       {"rwkv6_64",
        Decoder("rwkv6",
                {{"num_heads", 2},
