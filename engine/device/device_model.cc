@@ -107,8 +107,10 @@ absl::Status DeviceModel::TakeWorkspace() {
   constexpr char kWorkspace[] = "a workspace of a step";
   const int64_t tokens = PaddedTokens(options_.pass_tokens_max);
   int64_t bytes = 0;
+  int64_t shared = 0;
   for (const Placed& placed : parts_) {
     bytes = std::max(bytes, placed.part->workspace_bytes(tokens));
+    shared = std::max(shared, placed.part->shared_floats());
   }
   const int64_t row = tokens * hidden_;
   WEIR_ASSIGN_OR_RETURN(
@@ -119,6 +121,10 @@ absl::Status DeviceModel::TakeWorkspace() {
       rows_,
       DeviceMemory::Take(row * NumberBytes(options_.number), kWorkspace));
   WEIR_ASSIGN_OR_RETURN(workspace_, DeviceMemory::Take(bytes, kWorkspace));
+  WEIR_ASSIGN_OR_RETURN(
+      shared_,
+      DeviceMemory::Take(tokens * shared * static_cast<int64_t>(sizeof(float)),
+                         kWorkspace));
   return absl::OkStatus();
 }
 
@@ -151,6 +157,7 @@ absl::StatusOr<const void*> DeviceModel::Forward(const DeviceBatch& batch,
                        .pool = &pool,
                        .state_number = options_.state_number,
                        .workspace = workspace_.data(),
+                       .shared = shared_.as<float>(),
                        .products = products_.get(),
                        .stream = stream};
   for (const Placed& placed : parts_) {

@@ -98,6 +98,7 @@ class DeviceModel {
   DeviceMemory residual_;
   DeviceMemory rows_;
   DeviceMemory workspace_;
+  DeviceMemory shared_;  // what layers leave for those after them
 };
 
 }  // namespace weir::engine

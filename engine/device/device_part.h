@@ -48,6 +48,9 @@ struct DeviceInput {
   // Of State() and of the rounding to it.
   StateNumber state_number = StateNumber::kFloat32;
   void* workspace = nullptr;  // workspace_bytes(batch->tokens), aligned to 256
+  // [padded tokens, shared_floats of the model], contiguous: what one layer
+  // leaves for those after it in the same pass.
+  float* shared = nullptr;
   Products* products = nullptr;
   cudaStream_t stream = nullptr;
 };
@@ -64,6 +67,8 @@ class DevicePart {
   }
   // Of a pass of at most so many tokens.
   virtual int64_t workspace_bytes(int64_t tokens) const = 0;
+  // Floats of DeviceInput::shared that it uses for each token.
+  virtual int64_t shared_floats() const { return 0; }
   // residual += part(norm(residual)). INTERNAL.
   virtual absl::Status Forward(const DeviceInput& input) const = 0;
 };

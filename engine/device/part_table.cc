@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/device/part_table.h"
 
+#include "engine/device/channel_mix_part.h"
 #include "engine/device/feed_forward_part.h"
 #include "engine/device/gated_delta_part.h"
 #include "engine/device/mamba_part.h"
 #include "engine/device/recurrent_mixers.h"
+#include "engine/device/rwkv4_part.h"
+#include "engine/device/rwkv6_part.h"
+#include "engine/device/rwkv7_part.h"
 #include "engine/device/summed_mixers.h"
 
 namespace weir::engine {
@@ -32,6 +36,7 @@ absl::StatusOr<std::unique_ptr<DevicePart>> MakeGatedDelta(
 }
 
 constexpr Maker kMakers[] = {
+    Of<ChannelMix, MakeChannelMixPart>,
     Of<DeltaNet, MakeDeltaNetPart>,
     Of<GatedDeltaNet, MakeGatedDelta>,
     Of<GatedDeltaProduct, MakeGatedDeltaProductPart>,
@@ -46,6 +51,9 @@ constexpr Maker kMakers[] = {
     Of<Mamba2, MakeMamba2Part>,
     Of<Performer, MakePerformerPart>,
     Of<Retention, MakeRetentionPart>,
+    Of<Rwkv4, MakeRwkv4Part>,
+    Of<Rwkv6, MakeRwkv6Part>,
+    Of<Rwkv7, MakeRwkv7Part>,
     Of<SimpleGla, MakeSimpleGlaPart>,
     Of<SwiGlu, MakeFeedForwardPart>,
 };

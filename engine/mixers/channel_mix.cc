@@ -7,9 +7,6 @@
 namespace weir::engine {
 namespace {
 
-constexpr int32_t kKeyMix = 0;
-constexpr int32_t kReceptanceMix = 1;
-
 struct Names {
   const char* key_mix;
   const char* key;

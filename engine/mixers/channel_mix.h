@@ -26,7 +26,16 @@ class ChannelMix final : public Mixer {
   // The version decides the names and whether there is a gate.
   ChannelMix(RwkvVersion version, int32_t hidden, int64_t intermediate);
 
+  // Of shift()'s mixes.
+  static constexpr int32_t kKeyMix = 0;
+  static constexpr int32_t kReceptanceMix = 1;
+
   int64_t intermediate() const { return intermediate_; }
+  bool gated() const { return version_ != RwkvVersion::k7; }
+  const TokenShift& shift() const { return shift_; }
+  const Linear& key() const { return key_; }
+  const Linear& value() const { return value_; }
+  const Linear& receptance() const { return receptance_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;
@@ -37,8 +46,6 @@ class ChannelMix final : public Mixer {
                float* out) const override;
 
  private:
-  bool gated() const { return version_ != RwkvVersion::k7; }
-
   const RwkvVersion version_;
   const int32_t hidden_;
   const int64_t intermediate_;

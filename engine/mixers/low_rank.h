@@ -26,6 +26,10 @@ class LowRank {
   // `prefix` and "lora.0.weight", "lora.2.weight", "lora.2.bias".
   std::vector<WeightSlot> Weights(const std::string& prefix);
 
+  const Linear& down() const { return down_; }
+  const Linear& up() const { return up_; }
+  Activation activation() const { return activation_; }
+
   // y [tokens, outputs] of x [tokens, inputs]; `middle` [tokens, rank].
   void Forward(const float* x, int64_t tokens, float* middle, float* y) const;
 

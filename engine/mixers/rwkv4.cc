@@ -12,7 +12,6 @@
 namespace weir::engine {
 namespace {
 
-enum MixIndex { kKey, kValue, kReceptance, kMixes };
 // Of the layer's tensors in the pool.
 enum StateIndex { kSums, kExponent, kShift };
 

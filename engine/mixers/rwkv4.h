@@ -24,7 +24,18 @@ class Rwkv4 final : public Mixer {
  public:
   Rwkv4(int32_t hidden, int32_t channels);
 
+  // Of shift()'s mixes.
+  enum Mix { kKey, kValue, kReceptance, kMixes };
+
   int32_t channels() const { return channels_; }
+  // REQUIRES of its mixes, and of rate(): Prepare was called.
+  const TokenShift& shift() const { return shift_; }
+  const Linear& key() const { return key_; }
+  const Linear& value() const { return value_; }
+  const Linear& receptance() const { return receptance_; }
+  const Linear& output() const { return output_; }
+  const Buffer& rate() const { return rate_; }    // WkvArgs'
+  const Buffer& bonus() const { return bonus_; }  // likewise
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

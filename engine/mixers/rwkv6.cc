@@ -14,13 +14,6 @@
 #include "engine/mixers/rwkv_decoder.h"
 
 namespace weir::engine {
-namespace {
-
-// In the order in which the checkpoint holds their parts; mu follows them
-// among the shares.
-enum MixIndex { kR, kW, kK, kV, kG, kMixes, kMu = kMixes };
-
-}  // namespace
 
 Rwkv6::Rwkv6(const Rwkv6Shape& shape)
     : shape_(shape),

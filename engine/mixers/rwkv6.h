@@ -37,7 +37,24 @@ class Rwkv6 final : public Mixer {
  public:
   explicit Rwkv6(const Rwkv6Shape& shape);
 
+  // Of shift()'s mixes, in the order in which the checkpoint holds their parts;
+  // mu follows them.
+  enum Mix { kR, kW, kK, kV, kG, kMixes, kMu = kMixes };
+
   const Rwkv6Shape& shape() const { return shape_; }
+  const TokenShift& shift() const { return shift_; }
+  const Linear& mix_down() const { return mix_down_; }
+  // REQUIRES: Prepare was called.
+  const Buffer& mix_up() const { return mix_up_; }
+  const Linear& r_projection() const { return r_projection_; }
+  const Linear& k_projection() const { return k_projection_; }
+  const Linear& v_projection() const { return v_projection_; }
+  const Linear& g_projection() const { return g_projection_; }
+  const Linear& out_projection() const { return out_projection_; }
+  const LowRank& decay() const { return decay_; }
+  const Buffer& bonus() const { return bonus_; }
+  const Buffer& norm() const { return norm_; }
+  const Buffer& norm_bias() const { return norm_bias_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

@@ -16,8 +16,6 @@
 namespace weir::engine {
 namespace {
 
-enum MixIndex { kR, kW, kK, kV, kA, kG, kMixes };
-
 // The two ways in which k k_k is brought to length one: the fused norm adds to
 // the squares, the other one bounds the length from below by 1e-12.
 constexpr float kFusedLengthEps = 1e-6F;

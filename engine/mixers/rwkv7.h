@@ -43,7 +43,24 @@ class Rwkv7 final : public Mixer {
  public:
   explicit Rwkv7(const Rwkv7Shape& shape);
 
+  // Of shift()'s mixes.
+  enum Mix { kR, kW, kK, kV, kA, kG, kMixes };
+
   const Rwkv7Shape& shape() const { return shape_; }
+  const TokenShift& shift() const { return shift_; }
+  const Linear& r_projection() const { return r_projection_; }
+  const Linear& k_projection() const { return k_projection_; }
+  const Linear& v_projection() const { return v_projection_; }
+  const Linear& out_projection() const { return out_projection_; }
+  const LowRank& decay() const { return decay_; }
+  const LowRank& rate() const { return rate_; }
+  const LowRank& value_mix() const { return value_mix_; }
+  const LowRank& gate() const { return gate_; }
+  const Buffer& k_k() const { return k_k_; }
+  const Buffer& k_a() const { return k_a_; }
+  const Buffer& r_k() const { return r_k_; }
+  const Buffer& norm() const { return norm_; }
+  const Buffer& norm_bias() const { return norm_bias_; }
 
   std::vector<WeightSlot> Weights() override;
   std::vector<StateTensor> State() const override;

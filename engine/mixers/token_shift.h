@@ -29,6 +29,9 @@ class TokenShift {
   void ComplementMixes();
   StateTensor State(std::string name) const;
 
+  int32_t channels() const { return channels_; }
+  const Buffer& mixes() const { return mixes_; }  // [mixes, channels]
+
   // delta [tokens, channels], contiguous: the input of the token before less
   // the token's. Reads and writes the slots' tensor `tensor` of the pool.
   void Shift(const MixerInput& input, size_t tensor, float* delta) const;

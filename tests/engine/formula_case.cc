@@ -259,13 +259,20 @@ TensorFile DrawWeights(const Formula& formula) {
                        const std::vector<int64_t>& shape) {
     file.Add(name, shape, Draw(formula, name, shape, random));
   };
+  const auto add_norm = [&](const std::string& name) {
+    for (const WeightSlot& slot :
+         NormWeights(spec.norm, spec.hidden).Weights(name)) {
+      add(slot.name, slot.shape);
+    }
+  };
   add(spec.names.embedding, {spec.vocabulary, spec.hidden});
+  if (!spec.names.first_norm.empty()) add_norm(spec.names.first_norm);
   for (int32_t layer = 0; layer < spec.layers; ++layer) {
     for (LayerPart& part : MakeLayer(spec, layer)) {
       for (const WeightSlot& slot : part.Weights()) add(slot.name, slot.shape);
     }
   }
-  add(spec.names.final_norm + ".weight", {spec.hidden});
+  add_norm(spec.names.final_norm);
   add(spec.names.head, {spec.vocabulary, spec.hidden});
   return file;
 }

@@ -62,7 +62,7 @@ constexpr double kBitsTolerance = 0.02;   // bf16, their mean
 // Families whose mixers run on a CPU only.
 const std::set<std::string>& OnCpuOnly() {
   static const std::set<std::string> names = {
-      "fla_gsa", "fla_gsa_conv", "fla_rwkv6", "fla_rwkv7", "rwkv", "xlstm"};
+      "fla_gsa", "fla_gsa_conv", "xlstm"};
   return names;
 }
 
@@ -257,13 +257,59 @@ std::vector<FamilyCase> SummedSizes() {
   };
 }
 
+// RWKV's: heads of other sizes than one another's, and widths of no power.
+std::vector<FamilyCase> RwkvSizes() {
+  return {
+      {"rwkv_200_of_72",
+       {{"model_type", "rwkv"},
+        {"hidden_size", 72},
+        {"attention_hidden_size", 200},
+        {"intermediate_size", 136},
+        {"num_hidden_layers", 2},
+        {"vocab_size", 67},
+        {"tie_word_embeddings", false},
+        {"layer_norm_epsilon", 1e-5},
+        {"context_length", 1024}}},
+      {"rwkv6_64",
+       Decoder("rwkv6",
+               {{"num_heads", 2},
+                {"expand_k", 1},
+                {"proj_low_rank_dim", 16},
+                {"gate_low_rank_dim", 24}})},
+      {"rwkv6_20_of_12",
+       Decoder("rwkv6",
+               {{"hidden_size", 72},
+                {"num_heads", 6},
+                {"expand_k", 1},
+                {"expand_v", 1.6667},
+                {"proj_low_rank_dim", 8},
+                {"gate_low_rank_dim", 8},
+                {"norm_bias", false},
+                {"norm_first", false}})},
+      {"rwkv7_64", Decoder("rwkv7", {{"head_dim", 64}, {"value_dim", 128}})},
+      {"rwkv7_16_of_24",
+       Decoder("rwkv7",
+               {{"num_heads", 8},
+                {"value_dim", 192},
+                {"decay_low_rank_dim", 24},
+                {"a_low_rank_dim", 8},
+                {"v_low_rank_dim", 40},
+                {"gate_low_rank_dim", 16},
+                {"fuse_norm", false},
+                {"norm_bias", false},
+                {"norm_first", false},
+                {"num_hidden_layers", 3}})},
+  };
+}
+
 std::vector<FamilyCase> Families() {
   std::vector<FamilyCase> families;
   for (const std::string& name :
        golden::GoldenFolders(SourcePath("tests/golden"))) {
     families.push_back({name});
   }
-  for (const auto& sizes : {OtherSizes(), MambaSizes(), SummedSizes()}) {
+  for (const auto& sizes :
+       {OtherSizes(), MambaSizes(), SummedSizes(), RwkvSizes()}) {
     families.insert(families.end(), sizes.begin(), sizes.end());
   }
   return families;
