@@ -25,10 +25,9 @@ using engine::kScanStatesMax;
 using engine::RelativeRmse;
 using engine::StateNumber;
 
-// A card's exponentials are off by 2 units of the last place, and a slow decay
-// multiplies as many of them as the row has tokens.
-constexpr double kRmseMax = 3e-6;
-constexpr double kLongRmseMax = 2e-5;
+// A slow decay multiplies as many exponentials as the row has tokens.
+constexpr double kRmseMax = 1e-6;
+constexpr double kLongRmseMax = 1e-5;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 struct ScanShape {

@@ -30,8 +30,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kMark = -7.5e30F;
 constexpr int64_t kGap = 3;
 constexpr int32_t kFreeSlots = 2;
-// A card's exponentials are off by 2 units of the last place.
-constexpr double kRmseMax = 2e-6;
+constexpr double kRmseMax = 1e-6;
 constexpr double kStateMax = 4e-6;
 
 template <typename T>
